@@ -1,0 +1,1 @@
+//! Vision worker: images to features.

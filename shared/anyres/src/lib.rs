@@ -1,0 +1,1 @@
+//! AnyRes geometry: best grid, tiles, un-padding, token counts, layout.

@@ -1,0 +1,1 @@
+//! The wire contract: generated code, validated domain types, error kinds.

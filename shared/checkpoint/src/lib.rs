@@ -1,0 +1,1 @@
+//! The files of a checkpoint: configurations with the reference's class defaults.

@@ -1,0 +1,1 @@
+//! Images: decode within limits, orientation, exact bicubic, tiles, normalisation.

@@ -1,0 +1,1 @@
+//! The model: checkpoint loading, CLIP tower, projector, decoder, attention.

@@ -1,0 +1,1 @@
+//! Prompts: tokenizer, chat templates, image-token expansion, incremental detokenizer, stop strings.

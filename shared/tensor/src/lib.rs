@@ -1,0 +1,1 @@
+//! Host tensors: dtype, shape and bytes.

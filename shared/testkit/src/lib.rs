@@ -1,0 +1,1 @@
+//! Fixtures, images and fakes for tests.
