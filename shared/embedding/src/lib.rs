@@ -1,1 +1,9 @@
-//! Image identity and the store of features.
+//! Image identity, the artifact that is stored under it, and the store of a vision worker.
+
+mod artifact;
+mod key;
+mod store;
+
+pub use artifact::{Artifact, ArtifactError};
+pub use key::{EncoderFingerprint, ImageKey, KeyError};
+pub use store::{Begin, EncodeFailed, Lead, Store, StoreOptions, WaitError};

@@ -1,1 +1,10 @@
-//! gRPC servers and clients: health, reflection, limits, deadlines, tasks, shutdown.
+//! What every gRPC server and client here needs: tasks, deadlines, health, reflection, bounds, shutdown.
+
+pub mod client;
+mod deadline;
+mod server;
+mod tasks;
+
+pub use deadline::Deadline;
+pub use server::{Server, ServerError, ServerSettings};
+pub use tasks::{Tasks, interrupted};

@@ -1,0 +1,122 @@
+//! Domain types of `VisionWorker`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tessera_anyres::ImageSize;
+use tessera_embedding::{EncoderFingerprint, ImageKey};
+
+use crate::convert;
+use crate::error::{Error, Result};
+use crate::proto::vision::v1 as proto;
+
+/// A checked request to encode an image file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodeRequest {
+    /// The file.
+    pub image: Bytes,
+    /// The key that the caller computed.
+    pub key: ImageKey,
+}
+
+/// An image whose features are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// Size of the image.
+    pub image_size: ImageSize,
+    /// Prompt positions that it fills.
+    pub image_tokens: usize,
+    /// True when nothing had to be computed.
+    pub stored_before: bool,
+    /// Where the time went.
+    pub timings: EncodeTimings,
+}
+
+/// Where an encoding spent its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EncodeTimings {
+    /// File to tiles.
+    pub preprocess: Duration,
+    /// Waiting for the device.
+    pub queue: Duration,
+    /// Tower.
+    pub forward: Duration,
+}
+
+/// What a vision worker encodes with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Equal for two workers exactly when they compute the same features.
+    pub fingerprint: EncoderFingerprint,
+    /// Version of the worker.
+    pub version: String,
+}
+
+impl TryFrom<proto::EncodeRequest> for EncodeRequest {
+    type Error = Error;
+
+    fn try_from(request: proto::EncodeRequest) -> Result<Self> {
+        if request.image.is_empty() {
+            return Err(Error::field("IMAGE_EMPTY", "image", "has no bytes"));
+        }
+        Ok(Self { key: convert::key("key", &request.key)?, image: request.image })
+    }
+}
+
+impl From<EncodeRequest> for proto::EncodeRequest {
+    fn from(request: EncodeRequest) -> Self {
+        Self { image: request.image, key: request.key.as_bytes().to_vec().into() }
+    }
+}
+
+impl From<Encoded> for proto::EncodeResponse {
+    fn from(encoded: Encoded) -> Self {
+        Self {
+            image_size: Some(encoded.image_size.into()),
+            image_tokens: u32::try_from(encoded.image_tokens).unwrap_or(u32::MAX),
+            stored_before: encoded.stored_before,
+            timings: Some(proto::EncodeTimings {
+                preprocess_microseconds: convert::micros(encoded.timings.preprocess),
+                queue_microseconds: convert::micros(encoded.timings.queue),
+                forward_microseconds: convert::micros(encoded.timings.forward),
+            }),
+        }
+    }
+}
+
+impl TryFrom<proto::EncodeResponse> for Encoded {
+    type Error = Error;
+
+    fn try_from(response: proto::EncodeResponse) -> Result<Self> {
+        let timings = response.timings.unwrap_or_default();
+        Ok(Self {
+            image_size: convert::image_size("image_size", response.image_size)?,
+            image_tokens: response.image_tokens as usize,
+            stored_before: response.stored_before,
+            timings: EncodeTimings {
+                preprocess: Duration::from_micros(timings.preprocess_microseconds),
+                queue: Duration::from_micros(timings.queue_microseconds),
+                forward: Duration::from_micros(timings.forward_microseconds),
+            },
+        })
+    }
+}
+
+impl From<Description> for proto::DescribeResponse {
+    fn from(description: Description) -> Self {
+        Self {
+            encoder_fingerprint: description.fingerprint.as_bytes().to_vec().into(),
+            version: description.version,
+        }
+    }
+}
+
+impl TryFrom<proto::DescribeResponse> for Description {
+    type Error = Error;
+
+    fn try_from(response: proto::DescribeResponse) -> Result<Self> {
+        let fingerprint = EncoderFingerprint::try_from(&response.encoder_fingerprint[..])
+            .map_err(|error| Error::field("FINGERPRINT_INVALID", "encoder_fingerprint", error.to_string()))?;
+        Ok(Self { fingerprint, version: response.version })
+    }
+}

@@ -1,0 +1,130 @@
+//! One gRPC server: the service's routes, health and reflection on one port, and an orderly end.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tonic::server::NamedService;
+use tonic::service::{Routes, RoutesBuilder};
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use tessera_api::proto::DESCRIPTORS;
+
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// HTTP/2 flow control: an upload may have this many bytes on the way.
+const WINDOW_BYTES: u32 = 4 << 20;
+
+/// Bounds of a server.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerSettings {
+    /// Requests that one connection may have open.
+    pub streams_per_connection: u32,
+    /// How long requests in progress may take once the server was told to stop.
+    pub drain: Duration,
+}
+
+/// Why a server could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The contract's descriptors could not be read.
+    #[error("the reflection service could not be built: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The network failed.
+    #[error("the server failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// A server that is being put together.
+#[derive(Debug)]
+pub struct Server {
+    settings: ServerSettings,
+    routes: RoutesBuilder,
+    health: HealthReporter,
+    /// Service names that health answers for; "" is the server as a whole.
+    names: Vec<&'static str>,
+}
+
+impl Server {
+    /// Makes a server with health and reflection.
+    ///
+    /// # Errors
+    /// [`ServerError::Reflection`] when the contract's descriptors are broken.
+    pub fn new(settings: ServerSettings) -> Result<Self, ServerError> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let mut routes = Routes::builder();
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        routes
+            .add_service(health_service)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?);
+        Ok(Self { settings, routes, health, names: vec![""] })
+    }
+
+    /// Adds a service.
+    #[must_use]
+    pub fn with<S>(mut self, service: S) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.routes.add_service(service);
+        self.names.push(S::NAME);
+        self
+    }
+
+    /// Serves until `stop` is given, then lets requests in progress end for the time that the settings grant.
+    ///
+    /// # Errors
+    /// [`ServerError::Transport`] when the network fails.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), ServerError> {
+        let Self { settings, routes, health, names } = self;
+        for &name in &names {
+            health.set_service_status(name, ServingStatus::Serving).await;
+        }
+        // Nagle's algorithm would hold every small message back for tens of milliseconds.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let serving = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES * 4)
+            .max_concurrent_streams(settings.streams_per_connection)
+            .add_routes(routes.routes())
+            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        let drained = async {
+            stop.cancelled().await;
+            end_health(health, &names).await;
+            tokio::time::sleep(settings.drain).await;
+        };
+        tokio::select! {
+            served = serving => Ok(served?),
+            () = drained => {
+                tracing::warn!(drain = ?settings.drain, "requests were still in progress when the time to drain was over");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Tells watchers that the services stop, then ends their streams: an open watch would keep its connection for ever.
+async fn end_health(mut health: HealthReporter, names: &[&'static str]) {
+    for &name in names {
+        health.set_service_status(name, ServingStatus::NotServing).await;
+    }
+    tokio::task::yield_now().await;
+    for &name in names {
+        health.clear_service_status(name).await;
+    }
+}
