@@ -1,1 +1,12 @@
-//! Language worker: the engine.
+//! The language worker: token ids and image features in, token ids out.
+//!
+//! `grpc` speaks the contract, `features` pulls what images need from an embedding store, `engine` owns the device.
+
+pub mod engine;
+mod features;
+mod grpc;
+mod service;
+mod settings;
+
+pub use service::{BuildError, Service};
+pub use settings::{EngineSettings, FeatureSettings, Settings};

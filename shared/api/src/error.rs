@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use tessera_embedding::{Abandoned, Busy, WaitError};
+
 /// Result of anything that a request can fail with.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -115,3 +117,27 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<Abandoned> for Error {
+    fn from(abandoned: Abandoned) -> Self {
+        Self::new(ErrorKind::Internal, "ENCODE_ABANDONED", abandoned.to_string())
+    }
+}
+
+impl From<Busy> for Error {
+    fn from(busy: Busy) -> Self {
+        Self::exhausted("QUEUE_FULL", busy.to_string(), Duration::from_millis(500)).with("limit", busy.limit)
+    }
+}
+
+impl From<WaitError<Self>> for Error {
+    fn from(error: WaitError<Self>) -> Self {
+        match error {
+            WaitError::NotFound(key) => {
+                Self::new(ErrorKind::NotFound, "EMBEDDING_NOT_FOUND", error.to_string()).with("key", key)
+            }
+            WaitError::Failed(_, error) => error,
+            WaitError::Busy(busy) => busy.into(),
+        }
+    }
+}

@@ -6,4 +6,4 @@ mod store;
 
 pub use artifact::{Artifact, ArtifactError};
 pub use key::{EncoderFingerprint, ImageKey, KeyError};
-pub use store::{Begin, EncodeFailed, Lead, Store, StoreOptions, WaitError};
+pub use store::{Abandoned, Begin, Busy, Joined, Lead, Store, StoreOptions, WaitError};

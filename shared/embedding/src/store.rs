@@ -19,82 +19,87 @@ pub struct StoreOptions {
     pub open_keys: usize,
 }
 
-/// Why an encoding failed, for those who joined it: reason and message of the error that its leader got.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct EncodeFailed {
-    /// Stable reason.
-    pub reason: &'static str,
-    /// For people.
-    pub message: String,
-}
+/// An encoding that ended without an outcome: its task was broken off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the encoding was given up before it was done")]
+pub struct Abandoned;
 
 /// Why waiting for a key ended without features.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WaitError {
+pub enum WaitError<E> {
     /// Nobody stored it in time.
     #[error("image {0} is not stored and was not stored in time")]
     NotFound(ImageKey),
     /// It was being encoded, and that failed.
-    #[error("image {0} could not be encoded: {1}")]
-    Failed(ImageKey, EncodeFailed),
+    #[error("image {0} could not be encoded")]
+    Failed(ImageKey, E),
     /// Too many keys are open already.
-    #[error("{0} keys are being encoded or waited for already, the limit is {1}")]
-    Busy(usize, usize),
+    #[error(transparent)]
+    Busy(#[from] Busy),
+}
+
+/// Too many keys are open already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{open} images are being encoded or waited for already, the limit is {limit}")]
+pub struct Busy {
+    /// How many.
+    pub open: usize,
+    /// How many may be.
+    pub limit: usize,
 }
 
 /// What became of a key in flight.
 #[derive(Clone, Debug)]
-enum Outcome {
+enum Outcome<E> {
     Pending,
     Stored(Arc<Artifact>),
-    Failed(EncodeFailed),
+    Failed(E),
 }
 
 /// A key that somebody encodes, waits for, or both.
 #[derive(Debug)]
-struct Open {
-    outcome: watch::Sender<Outcome>,
+struct Open<E> {
+    outcome: watch::Sender<Outcome<E>>,
     /// True while a [`Lead`] exists.
     led: bool,
 }
 
-/// Features by image key.
+/// Features by image key. `E` is what an encoding fails with; everybody who joined it gets the same.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct Store<E> {
     stored: Cache<ImageKey, Arc<Artifact>>,
-    open: Arc<Mutex<HashMap<ImageKey, Open>>>,
+    open: Arc<Mutex<HashMap<ImageKey, Open<E>>>>,
     open_limit: usize,
 }
 
 /// Answer to [`Store::begin`].
 #[derive(Debug)]
-pub enum Begin {
+pub enum Begin<E: Clone + From<Abandoned>> {
     /// Stored already.
     Stored(Arc<Artifact>),
     /// Nobody encodes it: the caller must, and tell through the [`Lead`].
-    Lead(Lead),
+    Lead(Lead<E>),
     /// Somebody encodes it: [`Joined::outcome`] waits for them.
-    Join(Joined),
+    Join(Joined<E>),
 }
 
 /// The duty to encode one key. Dropping it unfinished tells everybody who waits that it failed.
 #[derive(Debug)]
-pub struct Lead {
-    store: Store,
+pub struct Lead<E: Clone + From<Abandoned>> {
+    store: Store<E>,
     key: ImageKey,
     finished: bool,
 }
 
 /// A place behind somebody else's encoding.
 #[derive(Debug)]
-pub struct Joined {
-    store: Store,
+pub struct Joined<E> {
+    store: Store<E>,
     key: ImageKey,
-    outcome: watch::Receiver<Outcome>,
+    outcome: watch::Receiver<Outcome<E>>,
 }
 
-impl Store {
+impl<E: Clone + From<Abandoned>> Store<E> {
     /// Makes an empty store.
     pub fn new(options: StoreOptions) -> Self {
         let weigh = |_: &ImageKey, artifact: &Arc<Artifact>| u32::try_from(artifact.bytes()).unwrap_or(u32::MAX);
@@ -104,7 +109,7 @@ impl Store {
             .weigher(weigh)
             .eviction_policy(EvictionPolicy::lru())
             .build();
-        Self { stored, open: Arc::default(), open_limit: options.open_keys }
+        Self { stored, open: Arc::new(Mutex::new(HashMap::new())), open_limit: options.open_keys }
     }
 
     /// Returns the features of a key that is stored.
@@ -121,8 +126,8 @@ impl Store {
     /// Starts to encode a key, unless it is stored or somebody does so already.
     ///
     /// # Errors
-    /// [`WaitError::Busy`] when too many keys are open.
-    pub fn begin(&self, key: ImageKey) -> Result<Begin, WaitError> {
+    /// [`Busy`] when too many keys are open.
+    pub fn begin(&self, key: ImageKey) -> Result<Begin<E>, Busy> {
         let mut open = self.lock();
         if let Some(artifact) = self.stored.get(&key) {
             return Ok(Begin::Stored(artifact));
@@ -139,7 +144,7 @@ impl Store {
     ///
     /// # Errors
     /// [`WaitError`] when it does not come, its encoding failed, or too many keys are open.
-    pub async fn wait(&self, key: ImageKey, patience: Duration) -> Result<Arc<Artifact>, WaitError> {
+    pub async fn wait(&self, key: ImageKey, patience: Duration) -> Result<Arc<Artifact>, WaitError<E>> {
         if let Some(artifact) = self.stored.get(&key) {
             return Ok(artifact);
         }
@@ -160,20 +165,39 @@ impl Store {
         }
     }
 
-    fn entry<'a>(&self, open: &'a mut HashMap<ImageKey, Open>, key: ImageKey) -> Result<&'a mut Open, WaitError> {
+    fn entry<'a>(&self, open: &'a mut HashMap<ImageKey, Open<E>>, key: ImageKey) -> Result<&'a mut Open<E>, Busy> {
         if !open.contains_key(&key) && open.len() >= self.open_limit {
-            return Err(WaitError::Busy(open.len(), self.open_limit));
+            return Err(Busy { open: open.len(), limit: self.open_limit });
         }
         Ok(open.entry(key).or_insert_with(|| Open { outcome: watch::channel(Outcome::Pending).0, led: false }))
     }
 
+}
+
+impl<E> Store<E> {
     /// The map is only ever changed by whole operations, so a panic elsewhere leaves it usable.
-    fn lock(&self) -> MutexGuard<'_, HashMap<ImageKey, Open>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ImageKey, Open<E>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lead {
+impl<E: Clone + From<Abandoned>> Lead<E> {
+    /// Waits like everybody else: for a caller whose encoding runs as a task of its own.
+    pub fn join(&self) -> Joined<E> {
+        let open = self.store.lock();
+        let outcome = match open.get(&self.key) {
+            Some(entry) => entry.outcome.subscribe(),
+            // Cannot happen while the lead exists; a receiver without a sender reads as abandoned.
+            None => watch::channel(Outcome::Pending).1,
+        };
+        Joined { store: self.store.clone(), key: self.key, outcome }
+    }
+
+    /// True while somebody waits for it.
+    pub fn is_wanted(&self) -> bool {
+        self.store.lock().get(&self.key).is_some_and(|entry| entry.outcome.receiver_count() > 0)
+    }
+
     /// Stores the features and tells everybody who waits: first stored, then announced.
     pub fn store(mut self, artifact: Artifact) -> Arc<Artifact> {
         let artifact = Arc::new(artifact);
@@ -188,11 +212,11 @@ impl Lead {
     }
 
     /// Tells everybody who waits that it failed; the next caller may try again.
-    pub fn fail(mut self, why: EncodeFailed) {
+    pub fn fail(mut self, why: E) {
         self.finish_failed(why);
     }
 
-    fn finish_failed(&mut self, why: EncodeFailed) {
+    fn finish_failed(&mut self, why: E) {
         self.finished = true;
         if let Some(entry) = self.store.lock().remove(&self.key) {
             entry.outcome.send_replace(Outcome::Failed(why));
@@ -200,35 +224,30 @@ impl Lead {
     }
 }
 
-impl Drop for Lead {
+impl<E: Clone + From<Abandoned>> Drop for Lead<E> {
     fn drop(&mut self) {
         if !self.finished {
-            self.finish_failed(EncodeFailed {
-                reason: "ENCODE_ABANDONED",
-                message: "the encoding was given up before it was done".into(),
-            });
+            self.finish_failed(Abandoned.into());
         }
     }
 }
 
-impl Joined {
+impl<E: Clone + From<Abandoned>> Joined<E> {
     /// Waits for the one who encodes.
     ///
     /// # Errors
-    /// [`EncodeFailed`] with the leader's reason.
-    pub async fn outcome(mut self) -> Result<Arc<Artifact>, EncodeFailed> {
+    /// What the encoding failed with.
+    pub async fn outcome(mut self) -> Result<Arc<Artifact>, E> {
         let outcome = self.outcome.wait_for(|outcome| !matches!(outcome, Outcome::Pending)).await;
         match outcome.as_deref() {
             Ok(Outcome::Stored(artifact)) => Ok(artifact.clone()),
             Ok(Outcome::Failed(why)) => Err(why.clone()),
-            Ok(Outcome::Pending) | Err(_) => {
-                Err(EncodeFailed { reason: "ENCODE_ABANDONED", message: "the encoding ended without an outcome".into() })
-            }
+            Ok(Outcome::Pending) | Err(_) => Err(Abandoned.into()),
         }
     }
 }
 
-impl Drop for Joined {
+impl<E> Drop for Joined<E> {
     /// The last one to stop waiting for a key that nobody encodes closes it.
     fn drop(&mut self) {
         let mut open = self.store.lock();

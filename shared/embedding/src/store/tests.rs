@@ -6,6 +6,15 @@ use tessera_tensor::HostTensor;
 use super::*;
 use crate::EncoderFingerprint;
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Why(&'static str);
+
+impl From<Abandoned> for Why {
+    fn from(_: Abandoned) -> Self {
+        Self("abandoned")
+    }
+}
+
 fn key(n: u8) -> ImageKey {
     ImageKey::of(b"", &EncoderFingerprint::of(&[]), &[n])
 }
@@ -15,11 +24,11 @@ fn artifact(bytes: usize) -> Artifact {
     Artifact::seal(ImageSize { height: 1, width: 1 }, features)
 }
 
-fn store(memory_bytes: u64, open_keys: usize) -> Store {
+fn store(memory_bytes: u64, open_keys: usize) -> Store<Why> {
     Store::new(StoreOptions { memory_bytes, open_keys })
 }
 
-fn lead(store: &Store, key: ImageKey) -> Lead {
+fn lead(store: &Store<Why>, key: ImageKey) -> Lead<Why> {
     match store.begin(key).unwrap() {
         Begin::Lead(lead) => lead,
         other => panic!("expected to lead, got {other:?}"),
@@ -30,8 +39,11 @@ fn lead(store: &Store, key: ImageKey) -> Lead {
 async fn those_who_come_later_join_the_first() {
     let store = store(1000, 8);
     let first = lead(&store, key(1));
+    assert!(!first.is_wanted());
     let Begin::Join(joined) = store.begin(key(1)).unwrap() else { panic!("expected to join") };
+    let mine = first.join();
     first.store(artifact(40));
+    assert_eq!(mine.outcome().await.unwrap().bytes(), 40);
     assert_eq!(joined.outcome().await.unwrap().bytes(), 40);
     assert!(matches!(store.begin(key(1)).unwrap(), Begin::Stored(_)));
     assert!(store.lock().is_empty());
@@ -57,16 +69,16 @@ async fn a_key_that_never_comes_is_not_found_and_forgotten() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_or_abandoned_encoding_is_told_and_may_be_tried_again() {
     let store = store(1000, 8);
-    let why = EncodeFailed { reason: "IMAGE_CORRUPT", message: "bad file".into() };
     let first = lead(&store, key(1));
     let Begin::Join(joined) = store.begin(key(1)).unwrap() else { panic!("expected to join") };
-    first.fail(why.clone());
-    assert_eq!(joined.outcome().await.unwrap_err(), why);
+    assert!(first.is_wanted());
+    first.fail(Why("bad file"));
+    assert_eq!(joined.outcome().await.unwrap_err(), Why("bad file"));
 
     let second = lead(&store, key(1));
     let Begin::Join(joined) = store.begin(key(1)).unwrap() else { panic!("expected to join") };
     drop(second);
-    assert_eq!(joined.outcome().await.unwrap_err().reason, "ENCODE_ABANDONED");
+    assert_eq!(joined.outcome().await.unwrap_err(), Why("abandoned"));
     assert!(store.lock().is_empty());
 }
 
@@ -85,5 +97,5 @@ fn memory_stays_within_its_budget_and_the_oldest_go() {
 fn open_keys_are_bounded() {
     let store = store(100, 2);
     let _leads = [lead(&store, key(1)), lead(&store, key(2))];
-    assert_eq!(store.begin(key(3)).unwrap_err(), WaitError::Busy(2, 2));
+    assert_eq!(store.begin(key(3)).unwrap_err(), Busy { open: 2, limit: 2 });
 }

@@ -1,0 +1,59 @@
+//! The `LanguageWorker` service: proto to domain, call, domain to proto.
+
+pub(crate) mod store;
+
+use std::pin::Pin;
+
+use futures::{Stream, StreamExt};
+use tessera_api::language::{Description, GenerateRequest};
+use tessera_api::proto::language::v1 as proto;
+use tessera_api::proto::language::v1::language_worker_server::{LanguageWorker, LanguageWorkerServer};
+use tessera_rpc::Deadline;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::engine::EngineHandle;
+use crate::features::Features;
+
+/// Largest request: a prompt of a million tokens and its images.
+const MAX_REQUEST_BYTES: usize = 8 << 20;
+
+/// What the service answers with.
+#[derive(Debug)]
+pub(crate) struct Handler {
+    /// The way to the engine.
+    pub(crate) engine: EngineHandle,
+    /// Where images come from.
+    pub(crate) features: Features,
+    /// What this worker can hold.
+    pub(crate) description: Description,
+}
+
+impl Handler {
+    /// Makes the service, with its bounds.
+    pub(crate) fn into_service(self) -> LanguageWorkerServer<Self> {
+        LanguageWorkerServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES)
+    }
+}
+
+#[tonic::async_trait]
+impl LanguageWorker for Handler {
+    type GenerateStream = Pin<Box<dyn Stream<Item = Result<proto::GenerateResponse, Status>> + Send>>;
+
+    async fn generate(
+        &self,
+        request: Request<proto::GenerateRequest>,
+    ) -> Result<Response<Self::GenerateStream>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        let request = GenerateRequest::try_from(request.into_inner())?;
+        let images = request.images.clone();
+        let admitted = self.engine.admit(request, deadline).await?;
+        self.features.pull(&self.engine, &admitted, images, deadline);
+        let events = ReceiverStream::new(admitted.events);
+        Ok(Response::new(events.map(|event| Ok(event?.into())).boxed()))
+    }
+
+    async fn describe(&self, _: Request<proto::DescribeRequest>) -> Result<Response<proto::DescribeResponse>, Status> {
+        Ok(Response::new(self.description.clone().into()))
+    }
+}

@@ -1,0 +1,2 @@
+//! The language worker as a program.
+fn main() {}

@@ -1,0 +1,114 @@
+//! Settings of the language worker.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tessera_config::{ByteSize, Problems, Validate, duration};
+use tessera_rpc::ServerSettings;
+use tessera_telemetry::LogSettings;
+use tessera_tensor::DType;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Folder of the checkpoint.
+    pub model: PathBuf,
+    /// Type that the model computes in.
+    pub compute: DType,
+    /// The engine's bounds.
+    pub engine: EngineSettings,
+    /// How features are pulled.
+    pub features: FeatureSettings,
+    /// Requests that one connection may have open.
+    pub streams_per_connection: u32,
+    /// How long sequences in progress may take once the worker was told to stop.
+    #[serde(with = "duration")]
+    pub drain: Duration,
+    /// Logs.
+    pub log: LogSettings,
+}
+
+/// Bounds of the engine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineSettings {
+    /// Memory of the KV cache.
+    pub kv_cache: ByteSize,
+    /// Sequences that run at once.
+    pub running: usize,
+    /// Sequences that wait.
+    pub waiting: usize,
+    /// Rows a step: a long prompt never holds others up for longer than these take.
+    pub step_rows: usize,
+}
+
+/// How features are pulled.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FeatureSettings {
+    /// How long to wait for an image that is still being encoded.
+    #[serde(with = "duration")]
+    pub wait: Duration,
+    /// Images pulled at once.
+    pub fetches: usize,
+    /// Stores to keep connections to.
+    pub stores: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 50053).into(),
+            model: PathBuf::new(),
+            compute: DType::F32,
+            engine: EngineSettings::default(),
+            features: FeatureSettings::default(),
+            streams_per_connection: 1024,
+            drain: Duration::from_secs(30),
+            log: LogSettings::default(),
+        }
+    }
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self { kv_cache: ByteSize::gib(2), running: 32, waiting: 128, step_rows: 512 }
+    }
+}
+
+impl Default for FeatureSettings {
+    fn default() -> Self {
+        Self { wait: Duration::from_secs(120), fetches: 16, stores: 64 }
+    }
+}
+
+impl Settings {
+    /// Bounds of the server.
+    pub(crate) fn server(&self) -> ServerSettings {
+        ServerSettings { streams_per_connection: self.streams_per_connection, drain: self.drain }
+    }
+}
+
+impl Validate for Settings {
+    fn validate(&self, problems: &mut Problems) {
+        if self.model.as_os_str().is_empty() {
+            problems.add("model", "must name the folder of a checkpoint");
+        }
+        let positive = [
+            ("engine.kv_cache", self.engine.kv_cache.as_u64() > 0),
+            ("engine.running", self.engine.running > 0),
+            ("engine.step_rows", self.engine.step_rows > 0),
+            ("features.fetches", self.features.fetches > 0),
+            ("features.stores", self.features.stores > 0),
+            ("streams_per_connection", self.streams_per_connection > 0),
+        ];
+        for (key, _) in positive.iter().filter(|(_, fine)| !fine) {
+            problems.add(key, "must be at least 1");
+        }
+    }
+}
