@@ -1,1 +1,12 @@
-//! Vision worker: images to features.
+//! The vision worker: image files in, features out, encoded once and kept under their key.
+//!
+//! `grpc` speaks the contract, `encoder` leads an image from file to store, `device` owns the device and batches tiles.
+
+mod device;
+mod encoder;
+mod grpc;
+mod service;
+mod settings;
+
+pub use service::{BuildError, Service};
+pub use settings::{BatchSettings, Settings, StoreSettings};

@@ -1,1 +1,41 @@
-//! Fixtures, images and fakes for tests.
+//! Fixtures for tests: tiny seeded checkpoints, the images of their cases and what the reference made of them.
+//!
+//! Everything is under `tests/fixtures`, made by `tests/fixtures/make_tiny.py`. A function here panics, and says why,
+//! when a fixture is missing or is not what it should be: a test has nothing better to do.
+
+mod cases;
+mod golden;
+mod tensors;
+
+use std::path::{Path, PathBuf};
+
+pub use cases::{CASES, Turn, conversations, picture, picture_count};
+pub use golden::Golden;
+pub use tensors::{Pixels, pixels};
+
+/// The checkpoints under `tests/fixtures/tiny`. Tiles are 56 pixels wide, those of `mistral_oddgrid` 42;
+/// `mistral_hub_fp16` is `mistral` in 16-bit floats, sharded and configured as the public repositories are.
+pub const FAMILIES: [&str; 8] =
+    ["mistral", "vicuna", "llama3", "qwen2", "yi", "mistral_oddgrid", "vicuna_layers", "mistral_hub_fp16"];
+
+/// The folder `tests/fixtures`.
+pub fn fixtures_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+}
+
+/// The folder of the checkpoint of one of [`FAMILIES`].
+///
+/// # Panics
+/// If there is no such family.
+pub fn family_dir(family: &str) -> PathBuf {
+    assert!(FAMILIES.contains(&family), "{family} is not one of {FAMILIES:?}");
+    fixtures_dir().join("tiny").join(family)
+}
+
+/// The file's bytes.
+fn read(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests;

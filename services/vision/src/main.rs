@@ -1,0 +1,2 @@
+//! The vision worker as a program.
+fn main() {}

@@ -1,0 +1,144 @@
+//! The worker put together: settings → model → encoder → server → drain.
+
+use std::thread::JoinHandle;
+
+use tessera_checkpoint::{Checkpoint, CheckpointError};
+use tessera_embedding::{EncoderFingerprint, Store, StoreOptions};
+use tessera_image::{ImageSettings, PREPROCESSING_REVISION, Preprocessor};
+use tessera_model::{LoadOptions, ModelError, Progress, VisionModel};
+use tessera_rpc::{Server, ServerError, Tasks};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::device::Device;
+use crate::encoder::{Encoder, Parts};
+use crate::grpc;
+use crate::settings::Settings;
+
+/// Why the worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The checkpoint's configuration is wrong.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The weights could not be loaded.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The store cannot hold a single large image.
+    #[error("store.memory is {bytes} bytes, the features of the largest image take {image}: give it more")]
+    StoreTooSmall {
+        /// What was given.
+        bytes: u64,
+        /// What an image takes.
+        image: u64,
+    },
+    /// An image could never be admitted.
+    #[error("batch.waiting_tiles is {tiles}, the largest image has {image} tiles: give it more")]
+    QueueTooSmall {
+        /// What was given.
+        tiles: usize,
+        /// What an image takes.
+        image: usize,
+    },
+    /// The server could not be put together.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The system gave no thread.
+    #[error("the device's thread could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+    /// Loading ended in a panic.
+    #[error("loading the model was broken off")]
+    Interrupted,
+}
+
+/// A vision worker, ready to serve.
+#[derive(Debug)]
+pub struct Service {
+    server: Server,
+    tasks: Tasks,
+    device: JoinHandle<()>,
+    settings: Settings,
+}
+
+impl Service {
+    /// Loads the tower. `progress` is told how far loading is.
+    ///
+    /// # Errors
+    /// [`BuildError`] says what is missing or wrong.
+    pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'static) -> Result<Self, BuildError> {
+        let (path, compute) = (settings.model.clone(), settings.compute);
+        let tasks = Tasks::default();
+        let loading = tasks.spawn_blocking(move || {
+            let checkpoint = Checkpoint::open(&path)?;
+            let model = VisionModel::load(&checkpoint, &LoadOptions { compute, progress: &progress })?;
+            Ok::<_, BuildError>((checkpoint, model))
+        });
+        let (checkpoint, model) = loading.await.map_err(|_| BuildError::Interrupted)??;
+        check_bounds(&settings, &checkpoint)?;
+
+        let fingerprint = fingerprint(&model, &checkpoint, &settings.image);
+        let geometry = checkpoint.geometry();
+        let preprocessor = Preprocessor::new(&checkpoint.processor.image, geometry.clone(), settings.image.resizer);
+        let store = Store::new(StoreOptions {
+            memory_bytes: settings.store.memory.as_u64(),
+            open_keys: settings.store.open_keys,
+        });
+        let (device, thread) = Device::start(model, settings.batch.tiles, settings.batch.waiting_tiles)?;
+        let encoder = Encoder::new(Parts {
+            fingerprint,
+            geometry,
+            store,
+            device,
+            image: settings.image,
+            preprocessor,
+            batch: settings.batch.clone(),
+            tasks: tasks.clone(),
+        });
+        let vision = grpc::Handler { encoder: encoder.clone() };
+        let server = Server::new(settings.server())?
+            .with(vision.into_service(settings.image.max_file.as_usize()))
+            .with(grpc::store::Handler { encoder }.into_service());
+        tracing::info!(%fingerprint, model = %settings.model.display(), "vision worker is ready");
+        Ok(Self { server, tasks, device: thread, settings })
+    }
+
+    /// Serves until `stop`, then drains.
+    ///
+    /// # Errors
+    /// When the network fails.
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> Result<(), ServerError> {
+        let served = self.server.serve(listener, stop).await;
+        // The server held the encoder, whose device ends with it once the last encoding is done.
+        let device = self.tasks.spawn_blocking(move || self.device.join());
+        if !self.tasks.finish(self.settings.drain).await {
+            tracing::warn!("tasks were still running when the time to drain was over");
+        } else if let Ok(Err(_)) = device.await {
+            tracing::error!("the device's thread ended in a panic");
+        }
+        served
+    }
+}
+
+/// A store or queue that cannot take one image would refuse or lose it for ever.
+fn check_bounds(settings: &Settings, checkpoint: &Checkpoint) -> Result<(), BuildError> {
+    let geometry = checkpoint.geometry();
+    let bytes = settings.store.memory.as_u64();
+    let row = checkpoint.model.feature_channels() * settings.compute.size_bytes();
+    let image = (geometry.max_image_tokens() * row) as u64;
+    if bytes < image {
+        return Err(BuildError::StoreTooSmall { bytes, image });
+    }
+    let (tiles, image) = (settings.batch.waiting_tiles, geometry.max_tiles());
+    if tiles < image {
+        return Err(BuildError::QueueTooSmall { tiles, image });
+    }
+    Ok(())
+}
+
+/// Everything that decides the features of a file.
+fn fingerprint(model: &VisionModel, checkpoint: &Checkpoint, image: &ImageSettings) -> EncoderFingerprint {
+    let processor = format!("{:?}", checkpoint.processor.image);
+    let settings = format!("{:?} {:?}", image.source, image.resizer);
+    let revision = PREPROCESSING_REVISION.to_le_bytes();
+    EncoderFingerprint::of(&[&model.fingerprint(), processor.as_bytes(), settings.as_bytes(), &revision])
+}

@@ -1,0 +1,87 @@
+//! From file to RGB, in the arithmetic of the reference's decoder.
+//!
+//! The reference opens images with Pillow, so a pixel here is what Pillow makes of it: each format's module reads the
+//! samples as stored and turns them into colour by Pillow's rules, which [`Decoded`] and `colour` hold in one place.
+
+pub(crate) mod bmp;
+mod colour;
+mod gif;
+mod jpeg;
+mod png;
+mod tiff;
+mod webp;
+
+use serde::{Deserialize, Serialize};
+use tessera_anyres::ImageSize;
+
+use crate::probe::turns_upright;
+use crate::{Format, ImageError, Limits, Probe, RgbImage, probe};
+
+/// How an image is decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DecodeOptions {
+    /// What is refused.
+    pub limits: Limits,
+    /// Which of the reference's two ways is followed.
+    pub source: Source,
+}
+
+/// The reference treats an image that it opens itself and one that it is handed differently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A path, an address, or bytes: turned upright, and transparency is dropped (hidden colours show).
+    #[default]
+    File,
+    /// An image opened by the caller (`Image.open`): left as stored, and laid over white where it is transparent.
+    Opened,
+}
+
+/// Pixels as stored, before orientation.
+struct Decoded {
+    /// `height * width * 3` bytes.
+    rgb: Vec<u8>,
+    /// `height * width` bytes, 255 is opaque; absent when every pixel is.
+    alpha: Option<Vec<u8>>,
+}
+
+/// Decodes the image in `bytes`. Its size is that of [`probe`] for the same source.
+///
+/// # Errors
+/// Those of [`probe`]; and when the file is truncated, corrupt, of an unsupported kind, or asks for more memory than an
+/// image of its size needs.
+pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, ImageError> {
+    let probe = probe(bytes, &options.limits)?;
+    let size = probe.stored;
+    let Decoded { mut rgb, alpha } = match probe.format {
+        Format::Jpeg => jpeg::decode(bytes, size),
+        Format::Png => png::decode(bytes, size),
+        Format::WebP => webp::decode(bytes, size),
+        Format::Gif => gif::decode(bytes, size),
+        Format::Bmp => bmp::decode(bytes),
+        Format::Tiff => tiff::decode(bytes, size),
+    }?;
+    if let (Source::Opened, Some(alpha)) = (options.source, alpha) {
+        colour::lay_over_white(&mut rgb, &alpha);
+    }
+    finish(&probe, options.source, rgb)
+}
+
+fn finish(probe: &Probe, source: Source, rgb: Vec<u8>) -> Result<RgbImage, ImageError> {
+    let rgb = if turns_upright(probe.format, source) { probe.orientation.apply(probe.stored, rgb) } else { rgb };
+    RgbImage::new(probe.size_for(source), rgb)
+}
+
+/// The memory, in bytes, that a codec may take for an image of `size`: 16-bit RGBA, and room for its tables.
+fn budget(size: ImageSize) -> usize {
+    usize::try_from(size.pixels().saturating_mul(8)).unwrap_or(usize::MAX).saturating_add(4 << 20)
+}
+
+/// Fails when the codec found another size than the header reader: the two would disagree on the token count.
+fn check_size(format: Format, found: (u32, u32), expected: ImageSize) -> Result<(), ImageError> {
+    let found = ImageSize::new(found.1, found.0);
+    if found == expected {
+        return Ok(());
+    }
+    Err(ImageError::corrupt(format, format!("its header says {expected} and its frame {found}")))
+}

@@ -1,0 +1,133 @@
+//! What can go wrong with weights and inputs.
+
+use std::{io, path::PathBuf};
+
+use tessera_tensor::{DType, TensorError};
+use thiserror::Error;
+
+/// Why a model did not load or run.
+#[derive(Debug, Error)]
+pub enum ModelError {
+    /// The directory has neither a weight file nor an index of shards.
+    #[error("{} has neither model.safetensors nor model.safetensors.index.json", dir.display())]
+    NoWeights {
+        /// The checkpoint's directory.
+        dir: PathBuf,
+    },
+    /// A file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The index of shards is not valid.
+    #[error("{} is not a valid index of shards: {problem}", path.display())]
+    Index {
+        /// The index file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The index names a shard that is not there.
+    #[error("{} names the shard {shard}, which does not exist", index.display())]
+    ShardMissing {
+        /// The index file.
+        index: PathBuf,
+        /// The shard as the index names it.
+        shard: String,
+    },
+    /// A weight file is cut off or damaged, or no safetensors file at all.
+    #[error("{} is not a valid safetensors file: {problem}", path.display())]
+    WeightFile {
+        /// The weight file.
+        path: PathBuf,
+        /// What the header's check found.
+        problem: String,
+    },
+    /// Two stored names mean the same tensor.
+    #[error("tensor {name} is stored twice, as {first} and as {second}")]
+    TensorTwice {
+        /// The tensor's name in the spelling that all are normalised to.
+        name: String,
+        /// A name as stored.
+        first: String,
+        /// Another name as stored.
+        second: String,
+    },
+    /// A tensor that the configuration asks for is in no weight file, under none of its spellings.
+    #[error("tensor {name} is missing, shape {expected:?} is expected")]
+    TensorMissing {
+        /// The tensor's name in the spelling that all are normalised to.
+        name: String,
+        /// The shape that the configuration asks for.
+        expected: Vec<usize>,
+    },
+    /// A tensor has another shape than the configuration asks for.
+    #[error("tensor {name} has shape {found:?}, expected is {expected:?}")]
+    TensorShape {
+        /// The tensor's name as stored.
+        name: String,
+        /// The shape that the configuration asks for.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// A tensor is stored in an element type that is not read.
+    #[error("tensor {name} has element type {found}, supported are F32, F16 and BF16")]
+    TensorType {
+        /// The tensor's name as stored.
+        name: String,
+        /// The element type in the file.
+        found: String,
+    },
+    /// The device does not compute in this type.
+    #[error("the {device} does not compute in {compute}, choose {supported}")]
+    ComputeType {
+        /// The device.
+        device: &'static str,
+        /// The type asked for.
+        compute: DType,
+        /// The types that it computes in.
+        supported: &'static str,
+    },
+    /// A tensor handed in has another shape than the call is for.
+    #[error("{what} have shape {found:?}, expected is {wanted}")]
+    Input {
+        /// What was handed in.
+        what: &'static str,
+        /// The shape that the call is for.
+        wanted: String,
+        /// The shape handed in.
+        found: Vec<usize>,
+    },
+    /// A cache of this size is not possible.
+    #[error("a cache of {capacity} positions is not possible, 1 to {limit} are")]
+    CacheCapacity {
+        /// Positions asked for.
+        capacity: usize,
+        /// Positions that the model has.
+        limit: usize,
+    },
+    /// A chunk of a batch is not valid.
+    #[error("chunk {index} of the batch {problem}")]
+    Chunk {
+        /// Which chunk.
+        index: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A host tensor could not be made.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// The tensor library failed: out of memory, or a bug in this crate.
+    #[error("the tensor library failed")]
+    Compute(#[source] candle_core::Error),
+}
+
+impl From<candle_core::Error> for ModelError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Compute(error)
+    }
+}

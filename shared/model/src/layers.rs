@@ -1,0 +1,120 @@
+//! The layers that tower, projector and decoder are made of.
+
+use candle_core::{DType, Tensor};
+use candle_nn::ops;
+use tessera_checkpoint::Activation;
+
+use crate::{ModelError, weights::Weights};
+
+/// `x W^T + b`.
+pub(crate) struct Linear {
+    /// `[in, out]`: a view of the stored `[out, in]`, which matrix products read as it is, without a copy.
+    transposed: Tensor,
+    bias: Option<Tensor>,
+}
+
+/// Whether a linear layer has a bias.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bias {
+    With,
+    Without,
+}
+
+impl From<bool> for Bias {
+    fn from(with: bool) -> Self {
+        if with { Self::With } else { Self::Without }
+    }
+}
+
+impl Linear {
+    /// Loads `{name}.weight` and, if it has one, `{name}.bias`.
+    pub(crate) fn load(
+        weights: &Weights<'_>,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        bias: Bias,
+    ) -> Result<Self, ModelError> {
+        Self::load_stacked(weights, &[(name, outputs)], inputs, bias)
+    }
+
+    /// Loads several layers with the same input as one, whose output is theirs side by side: one matrix product for all.
+    pub(crate) fn load_stacked(
+        weights: &Weights<'_>,
+        parts: &[(&str, usize)],
+        inputs: usize,
+        bias: Bias,
+    ) -> Result<Self, ModelError> {
+        let matrices: Vec<_> =
+            parts.iter().map(|(name, outputs)| (format!("{name}.weight"), vec![*outputs, inputs])).collect();
+        let vectors: Vec<_> = parts.iter().map(|(name, outputs)| (format!("{name}.bias"), vec![*outputs])).collect();
+        let weight = weights.stacked(&matrices)?;
+        let bias = if bias == Bias::With { Some(weights.stacked(&vectors)?) } else { None };
+        Ok(Self { bias, ..Self::from_weight(&weight)? })
+    }
+
+    /// Returns the layer with this `[out, in]` weight and no bias.
+    pub(crate) fn from_weight(weight: &Tensor) -> Result<Self, ModelError> {
+        Ok(Self { transposed: weight.t()?, bias: None })
+    }
+
+    /// x: `[rows, in]`, result `[rows, out]`
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
+        let y = x.matmul(&self.transposed)?;
+        Ok(match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        })
+    }
+}
+
+/// Layer normalisation over the last axis.
+pub(crate) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    epsilon: f32,
+}
+
+impl LayerNorm {
+    pub(crate) fn load(weights: &Weights<'_>, name: &str, width: usize, epsilon: f64) -> Result<Self, ModelError> {
+        let weight = weights.vector(&format!("{name}.weight"), width)?;
+        let bias = weights.vector(&format!("{name}.bias"), width)?;
+        Ok(Self { weight, bias, epsilon: epsilon as f32 })
+    }
+
+    /// x: `[rows, width]`, contiguous
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(ops::layer_norm(x, &self.weight, &self.bias, self.epsilon)?)
+    }
+}
+
+/// Root-mean-square normalisation over the last axis, as Llama's: in f32, rounded to the type of the activations, then
+/// times the weight in that type.
+pub(crate) struct RmsNorm {
+    weight: Tensor,
+    epsilon: f32,
+}
+
+impl RmsNorm {
+    pub(crate) fn load(weights: &Weights<'_>, name: &str, width: usize, epsilon: f64) -> Result<Self, ModelError> {
+        Ok(Self { weight: weights.vector(name, width)?, epsilon: epsilon as f32 })
+    }
+
+    /// x: `[rows, width]`, contiguous
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
+        // The fused operation multiplies before it rounds; in f32 there is nothing to round.
+        Ok(if x.dtype() == DType::F32 {
+            ops::rms_norm(x, &self.weight, self.epsilon)?
+        } else {
+            ops::rms_norm_slow(x, &self.weight, self.epsilon)?
+        })
+    }
+}
+
+/// Applies an activation to every number.
+pub(crate) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor, ModelError> {
+    Ok(match activation {
+        Activation::QuickGelu => (x * ops::sigmoid(&(x * 1.702)?)?)?,
+        Activation::Gelu => x.gelu_erf()?,
+    })
+}

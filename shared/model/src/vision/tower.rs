@@ -1,0 +1,212 @@
+//! The CLIP vision tower, up to the last hidden state that is asked for.
+
+use blake3::Hasher;
+use candle_core::Tensor;
+use tessera_checkpoint::{Activation, FeatureSelect, ModelConfig, VisionConfig};
+use tessera_tensor::{DType, HostTensor};
+
+use super::patches;
+use crate::{
+    ModelError, attention,
+    device::Device,
+    layers::{self, Bias, LayerNorm, Linear},
+    weights::{Weights, names},
+};
+
+/// The hidden states that make up the features.
+///
+/// State 0 is the input of the first block, state i the output of block i (counted from 1).
+pub(super) struct Selection {
+    /// In the order in which they stand side by side.
+    states: Vec<usize>,
+}
+
+/// Patch embedding and transformer blocks.
+pub(super) struct Tower {
+    config: VisionConfig,
+    selection: Selection,
+    /// The patch convolution as a product: `[channels * patch * patch, hidden_size]`.
+    patch_embedding: Linear,
+    /// `[1, hidden_size]`
+    class_embedding: Option<Tensor>,
+    /// `[positions, hidden_size]`
+    positions: Tensor,
+    input_norm: LayerNorm,
+    blocks: Vec<Block>,
+}
+
+/// One transformer block: attention and feed-forward network, each behind a norm and added to what came in.
+struct Block {
+    norm_1: LayerNorm,
+    qkv: Linear,
+    out: Linear,
+    norm_2: LayerNorm,
+    fc1: Linear,
+    activation: Activation,
+    fc2: Linear,
+    heads: usize,
+}
+
+impl Selection {
+    pub(super) fn new(config: &ModelConfig) -> Self {
+        Self { states: config.feature_states() }
+    }
+
+    /// The number of blocks that are needed.
+    pub(super) fn blocks(&self) -> usize {
+        self.states.iter().copied().max().unwrap_or(0)
+    }
+}
+
+impl Tower {
+    pub(super) fn load(weights: &Weights<'_>, config: &VisionConfig, selection: Selection) -> Result<Self, ModelError> {
+        let VisionConfig { hidden_size, channels, .. } = *config;
+        let patch = config.patch_size as usize;
+        let kernel = weights.tensor(names::PATCH_EMBEDDING, &[hidden_size, channels, patch, patch])?;
+        let class_embedding = match config.has_cls {
+            true => Some(weights.vector(names::CLASS_EMBEDDING, hidden_size)?.unsqueeze(0)?),
+            false => None,
+        };
+        let blocks = (0..selection.blocks()).map(|layer| Block::load(weights, config, layer));
+        Ok(Self {
+            patch_embedding: Linear::from_weight(&kernel.reshape((hidden_size, ()))?)?,
+            class_embedding,
+            positions: weights.matrix(names::POSITION_EMBEDDING, config.positions(), hidden_size)?,
+            input_norm: LayerNorm::load(weights, names::INPUT_NORM, hidden_size, config.layer_norm_eps)?,
+            blocks: blocks.collect::<Result<_, _>>()?,
+            config: config.clone(),
+            selection,
+        })
+    }
+
+    /// The number of feature rows of one tile.
+    pub(super) fn patches(&self) -> usize {
+        patches_of(&self.config)
+    }
+
+    /// Returns the features of all tiles, `[tiles * patches, hidden_size * selected states]`.
+    ///
+    /// pixels: `[tiles, channels, side, side]`
+    pub(super) fn forward(&self, device: &Device, pixels: &HostTensor) -> Result<HostTensor, ModelError> {
+        let tiles = pixels.shape().first().copied().unwrap_or(0);
+        let mut outputs = Vec::new();
+        let mut start = 0;
+        while start < tiles {
+            let count = device.tiles_per_pass().min(tiles - start);
+            outputs.push(self.forward_tiles(device, &pixels.narrow(start, count)?, count)?);
+            start += count;
+        }
+        device.download(&Tensor::cat(&outputs, 0)?)
+    }
+
+    fn forward_tiles(&self, device: &Device, pixels: &HostTensor, tiles: usize) -> Result<Tensor, ModelError> {
+        let mut hidden = self.input_norm.forward(&self.embed(device, pixels, tiles)?)?;
+        let mut selected = vec![None; self.selection.states.len()];
+        for state in 0..=self.blocks.len() {
+            if let Some(block) = state.checked_sub(1).and_then(|index| self.blocks.get(index)) {
+                hidden = block.forward(&hidden, tiles)?;
+            }
+            for (slot, _) in selected.iter_mut().zip(&self.selection.states).filter(|(_, wanted)| **wanted == state) {
+                *slot = Some(self.without_class(&hidden, tiles)?);
+            }
+        }
+        let selected: Vec<Tensor> = selected.into_iter().flatten().collect();
+        Ok(Tensor::cat(&selected, 1)?)
+    }
+
+    /// Returns patch vectors with their positions, the class vector in front: `[tiles * positions, hidden_size]`.
+    fn embed(&self, device: &Device, pixels: &HostTensor, tiles: usize) -> Result<Tensor, ModelError> {
+        let VisionConfig { channels, hidden_size, .. } = self.config;
+        let (side, patch) = (self.config.image_size as usize, self.config.patch_size as usize);
+        let unfolded = patches::unfold(&pixels.to_f32(), channels, side, patch);
+        let shape = [tiles * self.patches(), channels * patch * patch];
+        let patches = self.patch_embedding.forward(&device.tensor(unfolded, &shape)?)?;
+        let mut embedded = patches.reshape((tiles, self.patches(), hidden_size))?;
+        if let Some(class) = &self.class_embedding {
+            let class = class.broadcast_as((tiles, 1, hidden_size))?;
+            embedded = Tensor::cat(&[&class, &embedded], 1)?;
+        }
+        Ok(embedded.broadcast_add(&self.positions)?.reshape(((), hidden_size))?)
+    }
+
+    /// hidden: `[tiles * positions, hidden_size]`; result: `[tiles * patches, hidden_size]`
+    fn without_class(&self, hidden: &Tensor, tiles: usize) -> Result<Tensor, ModelError> {
+        if self.class_embedding.is_none() {
+            return Ok(hidden.clone());
+        }
+        let (patches, width) = (self.patches(), self.config.hidden_size);
+        let patches = hidden.reshape((tiles, patches + 1, width))?.narrow(1, 1, patches)?;
+        Ok(patches.reshape(((), width))?)
+    }
+
+    /// Identifies what this tower computes; see [`VisionModel::fingerprint`](super::VisionModel::fingerprint).
+    pub(super) fn fingerprint(&self, weights: &Weights<'_>, config: &ModelConfig, compute: DType) -> [u8; 32] {
+        let vision = &self.config;
+        let mut hasher = Hasher::new_derive_key("tessera 2026-11 vision tower fingerprint");
+        weights.hash(&mut hasher, names::TOWER);
+        let sides = [vision.image_size, vision.patch_size].map(|side| side as usize);
+        let sizes = [vision.hidden_size, vision.intermediate_size, vision.layers, vision.heads, vision.channels];
+        for number in sizes.into_iter().chain(sides) {
+            hasher.update(&(number as u64).to_le_bytes());
+        }
+        hasher.update(&vision.layer_norm_eps.to_le_bytes());
+        let gelu = vision.activation == Activation::Gelu;
+        let full = config.select == FeatureSelect::Full;
+        hasher.update(&[vision.has_cls, gelu, full].map(u8::from));
+        hasher.update(&(self.selection.states.len() as u64).to_le_bytes());
+        for &state in &self.selection.states {
+            hasher.update(&(state as u64).to_le_bytes());
+        }
+        hasher.update(compute.name().as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+}
+
+impl Block {
+    fn load(weights: &Weights<'_>, config: &VisionConfig, layer: usize) -> Result<Self, ModelError> {
+        let VisionConfig { hidden_size, intermediate_size, heads, layer_norm_eps, .. } = *config;
+        let name = |part: &str| names::tower_layer(layer, part);
+        let norm = |part: &str| LayerNorm::load(weights, &name(part), hidden_size, layer_norm_eps);
+        let linear = |part: &str, inputs, outputs| Linear::load(weights, &name(part), inputs, outputs, Bias::With);
+        let (q, k, v) = (name("self_attn.q_proj"), name("self_attn.k_proj"), name("self_attn.v_proj"));
+        let parts = [(q.as_str(), hidden_size), (&k, hidden_size), (&v, hidden_size)];
+        Ok(Self {
+            norm_1: norm("layer_norm1")?,
+            qkv: Linear::load_stacked(weights, &parts, hidden_size, Bias::With)?,
+            out: linear("self_attn.out_proj", hidden_size, hidden_size)?,
+            norm_2: norm("layer_norm2")?,
+            fc1: linear("mlp.fc1", hidden_size, intermediate_size)?,
+            activation: config.activation,
+            fc2: linear("mlp.fc2", intermediate_size, hidden_size)?,
+            heads,
+        })
+    }
+
+    /// hidden: `[tiles * positions, hidden_size]`, and so the result
+    fn forward(&self, hidden: &Tensor, tiles: usize) -> Result<Tensor, ModelError> {
+        let attended = self.attention(&self.norm_1.forward(hidden)?, tiles)?;
+        let hidden = (hidden + self.out.forward(&attended)?)?;
+        let fed = layers::activate(&self.fc1.forward(&self.norm_2.forward(&hidden)?)?, self.activation)?;
+        Ok((hidden + self.fc2.forward(&fed)?)?)
+    }
+
+    /// Each tile attends to itself. x: `[tiles * positions, hidden_size]`, and so the result
+    fn attention(&self, x: &Tensor, tiles: usize) -> Result<Tensor, ModelError> {
+        let (rows, width) = x.dims2()?;
+        let (positions, head_dim) = (rows / tiles, width / self.heads);
+        let qkv = self.qkv.forward(x)?.reshape((rows, 3, self.heads, head_dim))?;
+        let part = |index: usize| -> Result<Tensor, ModelError> { Ok(qkv.narrow(1, index, 1)?.squeeze(1)?) };
+        let (queries, keys, values) = (part(0)?, part(1)?, part(2)?);
+        let mut outputs = Vec::with_capacity(tiles);
+        for start in (0..rows).step_by(positions) {
+            let tile = |tensor: &Tensor| tensor.narrow(0, start, positions);
+            outputs.push(attention::attend_all(&tile(&queries)?, &tile(&keys)?, &tile(&values)?)?);
+        }
+        Ok(if let [output] = outputs.as_slice() { output.clone() } else { Tensor::cat(&outputs, 0)? })
+    }
+}
+
+/// The number of patches of one tile.
+fn patches_of(config: &VisionConfig) -> usize {
+    (config.patches_per_side() as usize).pow(2)
+}

@@ -1,0 +1,10 @@
+//! The model against the reference's outputs, against itself, and against damaged files.
+
+#![cfg(test)]
+
+mod copy;
+mod invariance;
+mod loading;
+mod parity;
+mod run;
+mod window;

@@ -1,0 +1,90 @@
+//! What the reference answered.
+
+use serde::Deserialize;
+use tessera_tensor::HostTensor;
+
+use crate::{family_dir, read, tensors::TensorFile};
+
+/// The reference's run of one case with one checkpoint, in the checkpoint's own dtype. The sequences of a case are
+/// padded on the left to one length.
+#[derive(Clone, Debug)]
+pub struct Golden {
+    /// The rendered prompts, one a sequence, with one `<image>` an image.
+    pub prompts: Vec<String>,
+    /// Token ids, expanded and padded: `[sequences][positions]`.
+    pub ids: Vec<Vec<u32>>,
+    /// 0 where `ids` is padding, 1 elsewhere.
+    pub mask: Vec<Vec<u8>>,
+    /// The images' (height, width), through all sequences.
+    pub image_sizes: Vec<(u32, u32)>,
+    /// Image tokens in each sequence.
+    pub image_tokens: Vec<usize>,
+    /// 16 greedily chosen ids a sequence; after the end of an answer, padding.
+    pub greedy: Vec<Vec<u32>>,
+    /// `greedy` as text, special tokens skipped.
+    pub greedy_text: Vec<String>,
+    /// How far the best logit after the prompt is above the second best, one a sequence.
+    pub margin: Vec<f32>,
+    /// `[sequences, positions, vocabulary]`; of `batch` the last 64 positions alone.
+    pub logits: HostTensor,
+    /// `[image tokens, hidden]`, through all images: projected features with newlines. `None` without images.
+    pub packed_features: Option<HostTensor>,
+}
+
+#[derive(Deserialize)]
+struct Record {
+    prompts: Vec<String>,
+    input_ids: Vec<Vec<u32>>,
+    attention_mask: Vec<Vec<u8>>,
+    image_sizes: Vec<(u32, u32)>,
+    image_tokens: Vec<usize>,
+    greedy: Vec<Vec<u32>>,
+    greedy_text: Vec<String>,
+    margin: Vec<f32>,
+}
+
+impl Golden {
+    /// Reads the golden files of a case of a family.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn load(family: &str, case: &str) -> Self {
+        let path = family_dir(family).join("golden").join(format!("{case}.json"));
+        let record: Record =
+            serde_json::from_slice(&read(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let tensors = TensorFile::open(&path.with_extension("safetensors"));
+        Self {
+            prompts: record.prompts,
+            ids: record.input_ids,
+            mask: record.attention_mask,
+            image_sizes: record.image_sizes,
+            image_tokens: record.image_tokens,
+            greedy: record.greedy,
+            greedy_text: record.greedy_text,
+            margin: record.margin,
+            logits: tensors.require("logits"),
+            packed_features: tensors.get("packed_features"),
+        }
+    }
+
+    /// How many sequences the case has.
+    pub fn sequences(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The ids of a sequence without its padding.
+    pub fn unpadded_ids(&self, sequence: usize) -> Vec<u32> {
+        let pairs = self.ids[sequence].iter().zip(&self.mask[sequence]);
+        pairs.filter(|(_, mask)| **mask == 1).map(|(id, _)| *id).collect()
+    }
+
+    /// The stored logits of a sequence that belong to no padding, f32: one `[vocabulary]` for each of its last
+    /// positions. For every case but `batch` these are all its positions.
+    pub fn logit_rows(&self, sequence: usize) -> Vec<Vec<f32>> {
+        let [_, stored, vocabulary] = *self.logits.shape() else { panic!("logits are {:?}", self.logits.shape()) };
+        let kept = stored.min(self.unpadded_ids(sequence).len());
+        let values = self.logits.to_f32();
+        let end = (sequence + 1) * stored * vocabulary;
+        values[end - kept * vocabulary..end].chunks(vocabulary).map(<[f32]>::to_vec).collect()
+    }
+}
