@@ -1,1 +1,15 @@
-//! Gateway: prompt, routing, streaming.
+//! The gateway: conversations with images in, streamed text out.
+//!
+//! `grpc` speaks the contract, `prepare` turns a conversation into a prompt and image keys, `answer` runs both legs and
+//! turns tokens into text, `upstream` knows the two pools.
+
+mod answer;
+mod defaults;
+mod grpc;
+mod prepare;
+mod service;
+mod settings;
+mod upstream;
+
+pub use service::{BuildError, Service};
+pub use settings::{LimitSettings, Settings};

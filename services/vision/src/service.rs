@@ -137,7 +137,7 @@ fn check_bounds(settings: &Settings, checkpoint: &Checkpoint) -> Result<(), Buil
 
 /// Everything that decides the features of a file.
 fn fingerprint(model: &VisionModel, checkpoint: &Checkpoint, image: &ImageSettings) -> EncoderFingerprint {
-    let processor = format!("{:?}", checkpoint.processor.image);
+    let processor = checkpoint.processor.image.canonical_json();
     let settings = format!("{:?} {:?}", image.source, image.resizer);
     let revision = PREPROCESSING_REVISION.to_le_bytes();
     EncoderFingerprint::of(&[&model.fingerprint(), processor.as_bytes(), settings.as_bytes(), &revision])

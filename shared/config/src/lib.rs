@@ -10,6 +10,7 @@
 //! skipped when serialising are unknown, an enum with fields is best kept in an `Option` for the same reason, and a
 //! [`Secret`] is empty by default.
 
+mod arguments;
 mod byte_size;
 mod describe;
 mod layers;
@@ -19,6 +20,7 @@ mod sources;
 
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use arguments::{Arguments, Start};
 pub use byte_size::{ByteSize, ParseByteSizeError};
 pub use describe::describe;
 pub use problems::{ConfigErrors, Origin, Problem, Problems, Validate};

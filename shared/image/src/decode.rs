@@ -12,6 +12,8 @@ mod tiff;
 mod webp;
 
 use serde::{Deserialize, Serialize};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use tessera_anyres::ImageSize;
 
 use crate::probe::turns_upright;
@@ -52,24 +54,47 @@ struct Decoded {
 /// image of its size needs.
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, ImageError> {
     let probe = probe(bytes, &options.limits)?;
-    let size = probe.stored;
-    let Decoded { mut rgb, alpha } = match probe.format {
-        Format::Jpeg => jpeg::decode(bytes, size),
-        Format::Png => png::decode(bytes, size),
-        Format::WebP => webp::decode(bytes, size),
-        Format::Gif => gif::decode(bytes, size),
-        Format::Bmp => bmp::decode(bytes),
-        Format::Tiff => tiff::decode(bytes, size),
-    }?;
+    // The codecs are other people's. One that panics on a hostile file must not take its caller down; nothing that it has
+    // touched outlives it.
+    let decoded = catch_unwind(AssertUnwindSafe(|| decode_stored(bytes, &probe)));
+    let Decoded { mut rgb, alpha } =
+        decoded.unwrap_or_else(|_| Err(ImageError::corrupt(probe.format, "its decoder panicked")))?;
     if let (Source::Opened, Some(alpha)) = (options.source, alpha) {
         colour::lay_over_white(&mut rgb, &alpha);
     }
     finish(&probe, options.source, rgb)
 }
 
+/// Decodes the pixels as stored.
+fn decode_stored(bytes: &[u8], probe: &Probe) -> Result<Decoded, ImageError> {
+    let size = probe.stored;
+    match probe.format {
+        Format::Jpeg => jpeg::decode(bytes, size),
+        Format::Png => png::decode(bytes, size),
+        Format::WebP => webp::decode(bytes, size),
+        Format::Gif => gif::decode(bytes, size),
+        Format::Bmp => bmp::decode(bytes),
+        Format::Tiff => tiff::decode(bytes, size),
+    }
+}
+
 fn finish(probe: &Probe, source: Source, rgb: Vec<u8>) -> Result<RgbImage, ImageError> {
     let rgb = if turns_upright(probe.format, source) { probe.orientation.apply(probe.stored, rgb) } else { rgb };
     RgbImage::new(probe.size_for(source), rgb)
+}
+
+/// Returns one sample a byte, from samples of `bits` bits; the first is in the high bits, rows begin at whole bytes.
+fn unpack(samples: &[u8], size: ImageSize, bits: usize) -> Vec<u8> {
+    if bits == 8 {
+        return samples.to_vec();
+    }
+    let width = size.width as usize;
+    let mask = (1_u8 << bits) - 1;
+    let mut unpacked = Vec::with_capacity(width * size.height as usize);
+    for row in samples.chunks_exact((width * bits).div_ceil(8)) {
+        unpacked.extend((0..width).map(|x| row[x * bits / 8] >> (8 - bits - x * bits % 8) & mask));
+    }
+    unpacked
 }
 
 /// The memory, in bytes, that a codec may take for an image of `size`: 16-bit RGBA, and room for its tables.

@@ -9,13 +9,22 @@ const ORIENTATION: u16 = 0x0112;
 /// More entries than any camera writes; bounds the walk through a directory that lies about its length.
 const MAX_ENTRIES: u64 = 4096;
 
-/// A value of a TIFF directory that is one unsigned number.
+/// A TIFF directory.
 pub(crate) struct Directory<'a> {
     bytes: &'a [u8],
     order: Order,
     big: bool,
     first: usize,
     count: usize,
+}
+
+/// An entry of a directory.
+pub(crate) struct Entry {
+    pub(crate) tag: u16,
+    /// Number of values.
+    pub(crate) count: u64,
+    /// Where the entry begins.
+    at: usize,
 }
 
 /// Returns the orientation in an EXIF block (with or without its `Exif\0\0`), if it names one.
@@ -62,31 +71,49 @@ impl<'a> Directory<'a> {
         }
     }
 
-    /// Returns the value of `tag` if it is one whole number that stands in the directory itself.
+    /// Returns the value of `tag` if it is one whole number.
     pub(crate) fn number(&self, tag: u16) -> Option<u32> {
-        let (entry_length, value_at) = if self.big { (20, 12) } else { (12, 8) };
-        let mut found = None;
-        for index in 0..self.count.min(MAX_ENTRIES as usize) {
-            let at = self.first.checked_add(index * entry_length)?;
-            let Some(name) = read::u16(self.bytes, at, self.order) else { break };
-            if name != tag {
-                continue;
-            }
+        let Entry { at, count, .. } = self.last(tag)?;
+        let value = at + self.value_offset();
+        if count != 1 {
+            return None;
+        }
+        match read::u16(self.bytes, at + 2, self.order)? {
+            3 => read::u16(self.bytes, value, self.order).map(u32::from),
+            4 => read::u32(self.bytes, value, self.order),
+            16 => read::u64(self.bytes, value, self.order).and_then(|value| value.try_into().ok()),
+            _ => None,
+        }
+    }
+
+    /// Returns where the value of `tag` stands, if it fits its entry.
+    pub(crate) fn value_at(&self, tag: u16) -> Option<usize> {
+        Some(self.last(tag)?.at + self.value_offset())
+    }
+
+    /// Returns the entries that are whole, in order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        let length = if self.big { 20 } else { 12 };
+        (0..self.count.min(MAX_ENTRIES as usize)).map_while(move |index| {
+            let at = self.first.checked_add(index * length)?;
+            read::slice(self.bytes, at, length)?;
             let count = if self.big {
                 read::u64(self.bytes, at + 4, self.order)?
             } else {
-                u64::from(read::u32(self.bytes, at + 4, self.order)?)
+                read::u32(self.bytes, at + 4, self.order)?.into()
             };
-            let value = match read::u16(self.bytes, at + 2, self.order)? {
-                3 => read::u16(self.bytes, at + value_at, self.order).map(u32::from),
-                4 => read::u32(self.bytes, at + value_at, self.order),
-                16 => read::u64(self.bytes, at + value_at, self.order).and_then(|value| value.try_into().ok()),
-                _ => None,
-            };
-            // A later entry of the same tag wins, as in the reference.
-            found = value.filter(|_| count == 1);
-        }
-        found
+            Some(Entry { tag: read::u16(self.bytes, at, self.order)?, count, at })
+        })
+    }
+
+    /// Returns the last entry of `tag`, which wins, as in the reference.
+    fn last(&self, tag: u16) -> Option<Entry> {
+        self.entries().filter(|entry| entry.tag == tag).last()
+    }
+
+    /// Where the value stands in an entry.
+    fn value_offset(&self) -> usize {
+        if self.big { 12 } else { 8 }
     }
 
     /// Returns the orientation that the directory names.
@@ -109,7 +136,9 @@ mod tests {
 
     #[test]
     fn what_is_no_exif_names_nothing() {
-        for block in [&b""[..], b"II", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x03", b"garbage garbage"] {
+        for block in
+            [&b""[..], b"II", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x03", b"garbage garbage"]
+        {
             assert_eq!(orientation(block), None);
         }
     }

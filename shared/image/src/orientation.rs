@@ -64,7 +64,8 @@ mod tests {
     #[test]
     fn each_orientation_turns_a_strip_as_exif_says() {
         // Stored: one row, pixels 1 2. Upright, read row by row:
-        let expected = [(1, [1, 2]), (2, [2, 1]), (3, [2, 1]), (4, [1, 2]), (5, [1, 2]), (6, [1, 2]), (7, [2, 1]), (8, [2, 1])];
+        let expected =
+            [(1, [1, 2]), (2, [2, 1]), (3, [2, 1]), (4, [1, 2]), (5, [1, 2]), (6, [1, 2]), (7, [2, 1]), (8, [2, 1])];
         for (tag, pixels) in expected {
             let turned = Orientation::from_tag(tag).apply(ImageSize::new(1, 2), vec![1, 1, 1, 2, 2, 2]);
             assert_eq!([turned[0], turned[3]], pixels, "orientation {tag}");

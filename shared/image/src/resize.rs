@@ -6,8 +6,8 @@
 
 mod weights;
 
-use serde::{Deserialize, Serialize};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use tessera_anyres::ImageSize;
 
 use crate::{ImageError, RgbImage};

@@ -9,7 +9,8 @@ use tessera_checkpoint::Checkpoint;
 use tessera_image::{DecodeOptions, Preprocessor, Resizer, decode};
 
 /// The cases, and how many pictures each has.
-const CASES: [(&str, usize); 5] = [("batch", 2), ("one_image", 1), ("portrait", 1), ("two_images", 2), ("two_turns", 1)];
+const CASES: [(&str, usize); 5] =
+    [("batch", 2), ("one_image", 1), ("portrait", 1), ("two_images", 2), ("two_turns", 1)];
 
 fn fixtures() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "..", "..", "tests", "fixtures", "tiny"].iter().collect()

@@ -77,3 +77,16 @@ impl Device {
         }
     }
 }
+
+/// Returns `x` times `weight`.
+///
+/// On the CPU a single row is computed as two: the library's product of a vector and a matrix runs on one core and sums
+/// in another order. So one row is no slower, and gives bit for bit what it gives among others.
+///
+/// x: `[rows, in]`, weight: `[in, out]`, result: `[rows, out]`
+pub(crate) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor, ModelError> {
+    if x.device().is_cpu() && x.dims2()?.0 == 1 {
+        return Ok(Tensor::cat(&[x, x], 0)?.matmul(weight)?.narrow(0, 0, 1)?);
+    }
+    Ok(x.matmul(weight)?)
+}

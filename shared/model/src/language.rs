@@ -14,7 +14,7 @@ pub use batch::{Chunk, Input, Logits};
 use crate::{
     ImageEmbedding, KvCache, LoadOptions, ModelError,
     device::Device,
-    layers::{Linear, RmsNorm},
+    layers::{Bias, Linear, RmsNorm},
     projector::Projector,
     rope::Rope,
     weights::{Weights, names},
@@ -55,7 +55,7 @@ impl LanguageModel {
         let head = if tied {
             Linear::from_weight(&embeddings)?
         } else {
-            Linear::from_weight(&weights.matrix(names::HEAD, config.vocab_size, config.hidden_size)?)?
+            Linear::load(&weights, names::HEAD, config.hidden_size, config.vocab_size, Bias::Without)?
         };
         let rope = Rope::new(&config, &device)?;
         Ok(Self { config, device, embeddings, projector, blocks, norm, head, rope })

@@ -4,12 +4,14 @@ use candle_core::{DType, Tensor};
 use candle_nn::ops;
 use tessera_checkpoint::Activation;
 
-use crate::{ModelError, weights::Weights};
+use crate::{ModelError, device, weights::Weights};
 
 /// `x W^T + b`.
 pub(crate) struct Linear {
-    /// `[in, out]`: a view of the stored `[out, in]`, which matrix products read as it is, without a copy.
-    transposed: Tensor,
+    /// `[in, out]`, contiguous: matrix products of few rows read it as it is. A view of the stored `[out, in]` they would
+    /// copy to this order at every call (measured on two cores, 4096 to 11264 in f32: 17 ms for two rows against 67,
+    /// 38 for 16 against 79, 539 for 512 against 589).
+    weight: Tensor,
     bias: Option<Tensor>,
 }
 
@@ -45,22 +47,18 @@ impl Linear {
         inputs: usize,
         bias: Bias,
     ) -> Result<Self, ModelError> {
-        let matrices: Vec<_> =
-            parts.iter().map(|(name, outputs)| (format!("{name}.weight"), vec![*outputs, inputs])).collect();
-        let vectors: Vec<_> = parts.iter().map(|(name, outputs)| (format!("{name}.bias"), vec![*outputs])).collect();
-        let weight = weights.stacked(&matrices)?;
-        let bias = if bias == Bias::With { Some(weights.stacked(&vectors)?) } else { None };
-        Ok(Self { bias, ..Self::from_weight(&weight)? })
+        let bias = if bias == Bias::With { Some(weights.biases(parts)?) } else { None };
+        Ok(Self { weight: weights.linear(parts, inputs)?, bias })
     }
 
     /// Returns the layer with this `[out, in]` weight and no bias.
     pub(crate) fn from_weight(weight: &Tensor) -> Result<Self, ModelError> {
-        Ok(Self { transposed: weight.t()?, bias: None })
+        Ok(Self { weight: weight.t()?.contiguous()?, bias: None })
     }
 
     /// x: `[rows, in]`, result `[rows, out]`
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
-        let y = x.matmul(&self.transposed)?;
+        let y = device::product(x, &self.weight)?;
         Ok(match &self.bias {
             Some(bias) => y.broadcast_add(bias)?,
             None => y,

@@ -10,6 +10,7 @@ use std::{cell::Cell, collections::BTreeMap, path::Path};
 use blake3::Hasher;
 use candle_core::Tensor;
 use safetensors::Dtype;
+use tessera_tensor::DType;
 
 use crate::{ModelError, Progress, device::Device};
 use file::{Stored, WeightFile};
@@ -62,7 +63,8 @@ impl<'a> Weights<'a> {
 
     /// Loads one tensor, whose shape must be this.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
-        self.stacked(&[(name.to_owned(), shape.to_vec())])
+        let named = std::iter::once((name.to_owned(), shape.to_vec()));
+        self.load(named, |parts| convert::stacked(self.device, parts, shape))
     }
 
     /// Loads a `[rows, columns]` tensor.
@@ -75,17 +77,28 @@ impl<'a> Weights<'a> {
         self.tensor(name, &[width])
     }
 
-    /// Loads several tensors, which must have these shapes, one below the other: the first axes add up, the others
-    /// are the same.
-    pub(crate) fn stacked(&self, parts: &[(String, Vec<usize>)]) -> Result<Tensor, ModelError> {
-        let entries = parts.iter().map(|(name, shape)| self.entry(name, shape)).collect::<Result<Vec<_>, _>>()?;
-        let mut shape = parts.first().map(|(_, shape)| shape.clone()).unwrap_or_default();
-        if let Some(rows) = shape.first_mut() {
-            *rows = parts.iter().filter_map(|(_, shape)| shape.first()).sum();
-        }
-        let stored: Vec<_> =
-            entries.iter().map(|(entry, dtype)| (*dtype, self.files[entry.file].bytes(&entry.stored))).collect();
-        let tensor = convert::tensor(self.device, &stored, &shape)?;
+    /// Loads the weights of linear layers with the same input, `{name}.weight`, `[outputs, inputs]` as stored, as one
+    /// `[inputs, sum of outputs]` matrix.
+    pub(crate) fn linear(&self, parts: &[(&str, usize)], inputs: usize) -> Result<Tensor, ModelError> {
+        let named = parts.iter().map(|(name, outputs)| (format!("{name}.weight"), vec![*outputs, inputs]));
+        self.load(named, |parts| convert::transposed(self.device, parts, inputs))
+    }
+
+    /// Loads the biases of linear layers, `{name}.bias`, one after the other.
+    pub(crate) fn biases(&self, parts: &[(&str, usize)]) -> Result<Tensor, ModelError> {
+        let named = parts.iter().map(|(name, outputs)| (format!("{name}.bias"), vec![*outputs]));
+        let width = parts.iter().map(|(_, outputs)| outputs).sum();
+        self.load(named, |parts| convert::stacked(self.device, parts, &[width]))
+    }
+
+    /// Finds and checks tensors, makes one of them, and counts their bytes.
+    fn load(
+        &self,
+        named: impl Iterator<Item = (String, Vec<usize>)>,
+        convert: impl FnOnce(&[convert::Part<'_>]) -> Result<Tensor, ModelError>,
+    ) -> Result<Tensor, ModelError> {
+        let stored = named.map(|(name, shape)| self.stored(&name, &shape)).collect::<Result<Vec<_>, _>>()?;
+        let tensor = convert(&stored)?;
         let bytes: usize = stored.iter().map(|(_, bytes)| bytes.len()).sum();
         let done_bytes = self.done_bytes.get() + bytes as u64;
         self.done_bytes.set(done_bytes);
@@ -109,21 +122,21 @@ impl<'a> Weights<'a> {
     }
 
     /// Finds a tensor and checks its shape and element type.
-    fn entry(&self, name: &str, shape: &[usize]) -> Result<(&Entry, tessera_tensor::DType), ModelError> {
-        let Some(entry) = self.tensors.get(name) else {
+    fn stored(&self, name: &str, shape: &[usize]) -> Result<convert::Part<'_>, ModelError> {
+        let Some(Entry { file, stored }) = self.tensors.get(name) else {
             return Err(ModelError::TensorMissing { name: name.to_owned(), expected: shape.to_vec() });
         };
-        let Stored { name, dtype, shape: found, .. } = &entry.stored;
+        let Stored { name, dtype, shape: found, .. } = stored;
         let dtype = match dtype {
-            Dtype::F32 => tessera_tensor::DType::F32,
-            Dtype::F16 => tessera_tensor::DType::F16,
-            Dtype::BF16 => tessera_tensor::DType::BF16,
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
             other => return Err(ModelError::TensorType { name: name.clone(), found: format!("{other:?}") }),
         };
         if found != shape {
             let (expected, found) = (shape.to_vec(), found.clone());
             return Err(ModelError::TensorShape { name: name.clone(), expected, found });
         }
-        Ok((entry, dtype))
+        Ok((dtype, self.files[*file].bytes(stored)))
     }
 }

@@ -20,14 +20,14 @@ const SPACE_MARK: char = '\u{2581}';
 
 /// Text of every id, and the way to put texts together.
 pub(crate) struct Vocabulary {
-    pieces: Vec<Piece>,
+    /// Without special tokens.
+    pieces: HashMap<u32, Piece>,
     assembly: Assembly,
+    size: usize,
 }
 
 /// What one id stands for.
 enum Piece {
-    /// A special token, or no token.
-    Nothing,
     /// UTF-8 or, at byte level, any bytes.
     Bytes(Box<[u8]>),
     /// A byte token of the piece kind.
@@ -70,22 +70,20 @@ impl Vocabulary {
     pub(crate) fn read(tokenizer: &Tokenizer) -> Result<Self, String> {
         let decoder = serde_json::to_value(tokenizer.get_decoder()).unwrap_or(Value::Null);
         let assembly = Assembly::read(&decoder).ok_or_else(|| decoder.to_string())?;
-        let end = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id + 1);
         let bytes = byte_level_bytes();
-        let pieces = (0..end)
-            .map(|id| match tokenizer.id_to_token(id) {
-                Some(token) if !tokenizer.get_added_vocabulary().is_special_token(&token) => {
-                    assembly.piece(&token, &bytes)
-                }
-                _ => Piece::Nothing,
-            })
-            .collect();
-        Ok(Self { pieces, assembly })
+        let special = |token: &String| tokenizer.get_added_vocabulary().is_special_token(token);
+        let piece = |id| {
+            let token = tokenizer.id_to_token(id).filter(|token| !special(token))?;
+            Some((id, assembly.piece(&token, &bytes)))
+        };
+        let ids: Vec<u32> = tokenizer.get_vocab(true).into_values().collect();
+        let size = ids.iter().max().map_or(0, |&id| id as usize + 1);
+        Ok(Self { pieces: ids.into_iter().filter_map(piece).collect(), size, assembly })
     }
 
-    /// Returns the number of ids: one more than the largest.
+    /// Returns one more than the largest id.
     pub(crate) fn size(&self) -> usize {
-        self.pieces.len()
+        self.size
     }
 }
 
@@ -160,8 +158,8 @@ impl Detokenizer {
     /// Takes the next id and returns the text that is certain now: whole characters only, and possibly none.
     pub fn push(&mut self, id: u32) -> String {
         let vocabulary = Arc::clone(&self.vocabulary);
-        match (&vocabulary.assembly, vocabulary.pieces.get(id as usize)) {
-            (_, None | Some(Piece::Nothing)) => String::new(),
+        match (&vocabulary.assembly, vocabulary.pieces.get(&id)) {
+            (_, None) => String::new(),
             (_, Some(&Piece::Byte(byte))) => {
                 self.pending.push(byte);
                 String::new()

@@ -171,6 +171,7 @@ fn strftime_now(state: &mut State<'_, '_>, format: &str) -> Result<Value, Error>
 }
 
 /// JSON as Python's `json.dumps(value, ensure_ascii=False)` writes it; the engine's own filter escapes for HTML.
+#[expect(clippy::needless_pass_by_value, reason = "the engine hands keyword arguments over by value")]
 fn to_json(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<Value, Error> {
     let indent = match indent {
         Some(indent) => Some(indent),

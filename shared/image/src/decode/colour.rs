@@ -2,7 +2,7 @@
 
 use super::Decoded;
 
-/// A palette: 256 colours. Entries that a file leaves out are gray, as in Pillow.
+/// A palette: 256 colours. Entries that a file leaves out are black.
 pub(super) struct Palette {
     colours: [[u8; 3]; 256],
     alpha: Option<[u8; 256]>,
@@ -11,7 +11,7 @@ pub(super) struct Palette {
 impl Palette {
     /// Returns the palette of these colours, three bytes each; what is beyond 256 is left out.
     pub(super) fn new(rgb: &[u8]) -> Self {
-        let mut colours = std::array::from_fn(|gray| [gray as u8; 3]);
+        let mut colours = [[0; 3]; 256];
         for (entry, colour) in colours.iter_mut().zip(rgb.chunks_exact(3)) {
             entry.copy_from_slice(colour);
         }

@@ -38,6 +38,7 @@ pub(super) fn decode(bytes: &[u8], size: ImageSize) -> Result<Decoded, ImageErro
 
 fn error(error: DecodingError) -> ImageError {
     match error {
+        DecodingError::UnexpectedEof => ImageError::Truncated { format: Format::Gif },
         DecodingError::Io(error) => ImageError::from_io(Format::Gif, &error),
         DecodingError::OutOfMemory | DecodingError::MemoryLimit => ImageError::Memory { format: Format::Gif },
         other => ImageError::corrupt(Format::Gif, other.to_string()),

@@ -6,8 +6,7 @@ use png::{BitDepth, ColorType, Decoder, DecodingError, Transformations};
 use tessera_anyres::ImageSize;
 
 use super::colour::{self, Palette};
-use super::{Decoded, budget, check_size};
-use crate::read::{self, Order};
+use super::{Decoded, budget, check_size, unpack};
 use crate::{Format, ImageError};
 
 pub(super) fn decode(bytes: &[u8], size: ImageSize) -> Result<Decoded, ImageError> {
@@ -30,13 +29,13 @@ pub(super) fn decode(bytes: &[u8], size: ImageSize) -> Result<Decoded, ImageErro
         if let Some(alphas) = transparency {
             palette = palette.with_alphas(alphas);
         }
-        return Ok(palette.decode(&unpack(&samples, size, depth)));
+        return Ok(palette.decode(&unpack(&samples, size, depth as usize)));
     }
     let samples = match (colour_type, depth) {
         (ColorType::Grayscale, BitDepth::Sixteen) => pairs(&samples).map(colour::clip16).collect(),
         (ColorType::Grayscale, _) => {
             let white = 255 / ((1_u16 << depth as u8) - 1) as u8;
-            unpack(&samples, size, depth).into_iter().map(|sample| sample * white).collect()
+            unpack(&samples, size, depth as usize).into_iter().map(|sample| sample * white).collect()
         }
         _ if wide => pairs(&samples).map(|sample| (sample >> 8) as u8).collect(),
         _ => samples,
@@ -49,32 +48,16 @@ pub(super) fn decode(bytes: &[u8], size: ImageSize) -> Result<Decoded, ImageErro
     })
 }
 
-/// One sample a byte, from `depth` bits; rows begin at whole bytes.
-fn unpack(samples: &[u8], size: ImageSize, depth: BitDepth) -> Vec<u8> {
-    let bits = depth as usize;
-    if bits == 8 {
-        return samples.to_vec();
-    }
-    let width = size.width as usize;
-    let mask = (1_u8 << bits) - 1;
-    let mut unpacked = Vec::with_capacity(width * size.height as usize);
-    for row in samples.chunks_exact((width * bits).div_ceil(8)) {
-        unpacked.extend((0..width).map(|x| row[x * bits / 8] >> (8 - bits - x * bits % 8) & mask));
-    }
-    unpacked
-}
-
 fn pairs(samples: &[u8]) -> impl Iterator<Item = u16> + '_ {
     samples.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
 }
 
-/// Applies the one transparent colour that a chunk names, in 16 bits a channel. Pillow compares the low bytes, with
-/// samples that it has scaled to 8 bits.
+/// Applies the one transparent colour that a chunk names: one number for gray, three for RGB, each of one byte or two.
+/// Pillow compares the low bytes, with samples that it has scaled to 8 bits.
 fn keyed(rgb: Vec<u8>, chunk: Option<&[u8]>) -> Decoded {
-    let channel = |at| chunk.and_then(|chunk| read::u16(chunk, at, Order::Big)).map(|value| value as u8);
-    let key = match (channel(0), channel(2), channel(4)) {
-        (Some(red), Some(green), Some(blue)) => Some([red, green, blue]),
-        (Some(gray), None, None) => Some([gray; 3]),
+    let key = match *chunk.unwrap_or_default() {
+        [gray] | [_, gray] => Some([gray; 3]),
+        [red, green, blue] | [_, red, _, green, _, blue] => Some([red, green, blue]),
         _ => None,
     };
     let alpha = key.map(|key| colour::key_alpha(&rgb, key));

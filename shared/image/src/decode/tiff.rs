@@ -8,8 +8,20 @@ use tiff::tags::Tag;
 use tiff::{ColorType, TiffError};
 
 use super::colour::{self, Palette};
-use super::{Decoded, budget, check_size};
+use super::{Decoded, budget, check_size, unpack};
+use crate::exif::Directory;
 use crate::{Format, ImageError};
+
+const PHOTOMETRIC: u16 = 0x0106;
+/// The photometric interpretation of samples that are indices.
+const PALETTE: u32 = 3;
+
+/// What a gray sample means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    Colour,
+    Index,
+}
 
 /// What the first extra sample of a pixel is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,6 +32,27 @@ enum Extra {
 }
 
 pub(super) fn decode(bytes: &[u8], size: ImageSize) -> Result<Decoded, ImageError> {
+    match indexed(bytes) {
+        Some(as_gray) => decode_page(&as_gray, size, Meaning::Index),
+        None => decode_page(bytes, size, Meaning::Colour),
+    }
+}
+
+/// Returns a copy of a file with a palette that says it is gray: the codec reads no palettes, but gray samples as stored
+/// are the indices.
+fn indexed(bytes: &[u8]) -> Option<Vec<u8>> {
+    let directory = Directory::open(bytes)?;
+    if directory.number(PHOTOMETRIC) != Some(PALETTE) {
+        return None;
+    }
+    let mut copy = bytes.to_vec();
+    // The value is one 16-bit number: one of its two bytes is the 3 that becomes a 1.
+    let value = copy.get_mut(directory.value_at(PHOTOMETRIC)?..)?.get_mut(..2)?;
+    value.iter_mut().for_each(|byte| *byte = u8::from(*byte != 0));
+    Some(copy)
+}
+
+fn decode_page(bytes: &[u8], size: ImageSize, meaning: Meaning) -> Result<Decoded, ImageError> {
     let mut limits = Limits::default();
     limits.decoding_buffer_size = budget(size);
     limits.intermediate_buffer_size = budget(size);
@@ -45,19 +78,22 @@ pub(super) fn decode(bytes: &[u8], size: ImageSize) -> Result<Decoded, ImageErro
     };
     let pixels = size.height as usize * size.width as usize;
     let decoded = match colour_type {
+        ColorType::Gray(depth @ (1 | 2 | 4 | 8)) if meaning == Meaning::Index => {
+            palette(&mut decoder)?.decode(&unpack(&samples, size, depth.into()))
+        }
+        _ if meaning == Meaning::Index => return Err(unsupported(colour_type)),
         ColorType::Gray(1) => {
-            let bits = bits(&samples, size);
+            let bits = unpack(&samples, size, 1).into_iter().map(|bit| bit * 255);
             Decoded { rgb: colour::gray(bits), alpha: None }
         }
         ColorType::Gray(8 | 16) => Decoded { rgb: colour::gray(samples.into_iter()), alpha: None },
         ColorType::RGB(8 | 16) => Decoded { rgb: samples, alpha: None },
-        ColorType::GrayA(8) if extra == Extra::Alpha => {
-            let alpha = samples.chunks_exact(2).map(|pixel| pixel[1]).collect();
-            Decoded { rgb: colour::gray(samples.chunks_exact(2).map(|pixel| pixel[0])), alpha: Some(alpha) }
+        ColorType::GrayA(8) | ColorType::Multiband { bit_depth: 8, num_samples: 2 } if extra != Extra::Associated => {
+            let alpha = (extra == Extra::Alpha).then(|| samples.chunks_exact(2).map(|pixel| pixel[1]).collect());
+            Decoded { rgb: colour::gray(samples.chunks_exact(2).map(|pixel| pixel[0])), alpha }
         }
         ColorType::RGBA(8 | 16) => rgba(&samples, extra),
         ColorType::CMYK(8 | 16) => Decoded { rgb: colour::cmyk(&samples), alpha: None },
-        ColorType::Palette(8) => palette(&mut decoder)?.decode(&samples),
         other => return Err(unsupported(other)),
     };
     if decoded.rgb.len() != 3 * pixels {
@@ -66,19 +102,13 @@ pub(super) fn decode(bytes: &[u8], size: ImageSize) -> Result<Decoded, ImageErro
     Ok(decoded)
 }
 
-/// Eight pixels a byte, rows begin at whole bytes.
-fn bits(samples: &[u8], size: ImageSize) -> impl Iterator<Item = u8> + '_ {
-    let width = size.width as usize;
-    let rows = samples.chunks_exact(width.div_ceil(8));
-    rows.flat_map(move |row| (0..width).map(move |x| if row[x / 8] >> (7 - x % 8) & 1 == 1 { 255 } else { 0 }))
-}
-
 /// Four channels; associated alpha is divided out, an unspecified fourth channel is none.
 fn rgba(samples: &[u8], extra: Extra) -> Decoded {
     let mut rgb = Vec::with_capacity(samples.len() / 4 * 3);
     for pixel in samples.chunks_exact(4) {
         let alpha = u32::from(pixel[3]);
         rgb.extend(pixel[..3].iter().map(|&channel| match (extra, alpha) {
+            (Extra::Associated, 0) => 0,
             (Extra::Associated, 1..=254) => (255 * u32::from(channel) / alpha).min(255) as u8,
             _ => channel,
         }));
@@ -91,7 +121,8 @@ fn rgba(samples: &[u8], extra: Extra) -> Decoded {
 fn palette(decoder: &mut Decoder<Cursor<&[u8]>>) -> Result<Palette, ImageError> {
     let map = decoder.get_tag_u16_vec(Tag::ColorMap).map_err(error)?;
     let colours = map.len() / 3;
-    let rgb: Vec<u8> = (0..colours).flat_map(|i| [0, 1, 2].map(|channel| (map[channel * colours + i] >> 8) as u8)).collect();
+    let rgb: Vec<u8> =
+        (0..colours).flat_map(|i| [0, 1, 2].map(|channel| (map[channel * colours + i] >> 8) as u8)).collect();
     Ok(Palette::new(&rgb))
 }
 

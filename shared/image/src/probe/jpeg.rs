@@ -53,9 +53,10 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, ImageError> {
 /// Returns what the segment that begins with its length at `at` holds; nothing when it is cut off.
 fn segment(bytes: &[u8], at: usize) -> Result<Option<&[u8]>, ImageError> {
     match read::u16(bytes, at, Order::Big) {
-        Some(length @ 0..2) => {
-            Err(ImageError::corrupt(Format::Jpeg, format!("a segment is {length} bytes long, its length alone has two")))
-        }
+        Some(length @ 0..2) => Err(ImageError::corrupt(
+            Format::Jpeg,
+            format!("a segment is {length} bytes long, its length alone has two"),
+        )),
         Some(length) => Ok(read::slice(bytes, at + 2, usize::from(length) - 2)),
         None => Ok(None),
     }

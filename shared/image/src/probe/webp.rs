@@ -10,6 +10,10 @@ const MAX_CHUNKS: usize = 1 << 16;
 
 pub(super) fn header(bytes: &[u8]) -> Result<Header, ImageError> {
     let truncated = || ImageError::Truncated { format: Format::WebP };
+    let length = read::u32(bytes, 4, Order::Little).ok_or_else(truncated)? as usize;
+    if length > bytes.len() - 8 {
+        return Err(truncated());
+    }
     match read::slice(bytes, 12, 4).ok_or_else(truncated)? {
         b"VP8 " => {
             if read::slice(bytes, 23, 3).ok_or_else(truncated)? != b"\x9d\x01\x2a" {

@@ -10,7 +10,7 @@
 
 pub(crate) const EMBEDDINGS: &str = "model.language_model.embed_tokens.weight";
 pub(crate) const FINAL_NORM: &str = "model.language_model.norm.weight";
-pub(crate) const HEAD: &str = "lm_head.weight";
+pub(crate) const HEAD: &str = "lm_head";
 pub(crate) const NEWLINE: &str = "model.image_newline";
 pub(crate) const PROJECTOR_1: &str = "model.multi_modal_projector.linear_1";
 pub(crate) const PROJECTOR_2: &str = "model.multi_modal_projector.linear_2";
@@ -60,7 +60,7 @@ pub(crate) fn of_vision(name: &str, layers: usize) -> bool {
 
 /// Tells whether the language model with this many decoder layers needs the tensor.
 pub(crate) fn of_language(name: &str, layers: usize, tied: bool) -> bool {
-    let head = name == HEAD && !tied;
+    let head = !tied && name.starts_with(HEAD) && is_parameter(name);
     name == EMBEDDINGS || name == FINAL_NORM || head || is_of_layer(name, DECODER_LAYERS, layers) || is_of_both(name)
 }
 
@@ -88,7 +88,7 @@ mod tests {
     fn the_four_spellings_become_one() {
         let spellings = [
             ["language_model.model.norm.weight", "model.language_model.norm.weight", FINAL_NORM, FINAL_NORM],
-            ["language_model.lm_head.weight", "language_model.lm_head.weight", "lm_head.weight", HEAD],
+            ["language_model.lm_head.weight", "language_model.lm_head.weight", "lm_head.weight", "lm_head.weight"],
             ["image_newline", "image_newline", "model.image_newline", NEWLINE],
             [
                 "vision_tower.vision_model.embeddings.class_embedding",
@@ -112,7 +112,7 @@ mod tests {
         assert!(!of_language(&decoder_layer(0, "self_attn.rotary_emb.inv_freq"), 32, false));
         assert!(!of_vision("model.vision_tower.embeddings.position_ids", 23));
         assert!(!of_vision("model.vision_tower.post_layernorm.weight", 23));
-        assert!(of_language(HEAD, 32, false) && !of_language(HEAD, 32, true));
+        assert!(of_language("lm_head.weight", 32, false) && !of_language("lm_head.weight", 32, true));
         for name in [NEWLINE, "model.multi_modal_projector.linear_2.bias"] {
             assert!(of_vision(name, 0) && of_language(name, 0, true));
         }

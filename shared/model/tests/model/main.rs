@@ -7,4 +7,5 @@ mod invariance;
 mod loading;
 mod parity;
 mod run;
+mod speed;
 mod window;

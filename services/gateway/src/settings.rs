@@ -1,0 +1,111 @@
+//! Settings of the gateway.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tessera_config::{ByteSize, Problems, Validate, duration};
+use tessera_image::ImageSettings;
+use tessera_rpc::ServerSettings;
+use tessera_telemetry::LogSettings;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Folder of the checkpoint: tokenizer, chat template and configuration; no weights are read.
+    pub model: PathBuf,
+    /// Vision workers, as URLs that language workers can reach as well: they pull features from them.
+    pub vision: Vec<String>,
+    /// Language workers, as URLs.
+    pub language: Vec<String>,
+    /// Bounds and routes of images; must be those of the vision workers.
+    pub image: ImageSettings,
+    /// Bounds of requests.
+    pub limits: LimitSettings,
+    /// Requests that one connection may have open.
+    pub streams_per_connection: u32,
+    /// How long requests in progress may take once the gateway was told to stop.
+    #[serde(with = "duration")]
+    pub drain: Duration,
+    /// Logs.
+    pub log: LogSettings,
+}
+
+/// Bounds of requests.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitSettings {
+    /// Longest request: all messages and images together.
+    pub request: ByteSize,
+    /// Images in one request.
+    pub images: usize,
+    /// Requests in progress.
+    pub requests: usize,
+    /// Longest time that a request may take, whatever its caller grants.
+    #[serde(with = "duration")]
+    pub time: Duration,
+    /// New tokens at most when neither request nor checkpoint says.
+    pub default_max_tokens: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 50051).into(),
+            model: PathBuf::new(),
+            vision: vec!["http://127.0.0.1:50052".into()],
+            language: vec!["http://127.0.0.1:50053".into()],
+            image: ImageSettings::default(),
+            limits: LimitSettings::default(),
+            streams_per_connection: 1024,
+            drain: Duration::from_secs(30),
+            log: LogSettings::default(),
+        }
+    }
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            request: ByteSize::mib(128),
+            images: 16,
+            requests: 1024,
+            time: Duration::from_secs(600),
+            default_max_tokens: 256,
+        }
+    }
+}
+
+impl Settings {
+    /// Bounds of the server.
+    pub(crate) fn server(&self) -> ServerSettings {
+        ServerSettings { streams_per_connection: self.streams_per_connection, drain: self.drain }
+    }
+}
+
+impl Validate for Settings {
+    fn validate(&self, problems: &mut Problems) {
+        if self.model.as_os_str().is_empty() {
+            problems.add("model", "must name the folder of a checkpoint");
+        }
+        for (key, urls) in [("vision", &self.vision), ("language", &self.language)] {
+            if urls.is_empty() {
+                problems.add(key, "must name at least one worker, as http://HOST:PORT");
+            }
+        }
+        problems.check("image", &self.image);
+        let positive = [
+            ("limits.request", self.limits.request.as_u64() > 0),
+            ("limits.requests", self.limits.requests > 0),
+            ("limits.default_max_tokens", self.limits.default_max_tokens > 0),
+            ("streams_per_connection", self.streams_per_connection > 0),
+        ];
+        for (key, _) in positive.iter().filter(|(_, fine)| !fine) {
+            problems.add(key, "must be at least 1");
+        }
+    }
+}
