@@ -10,8 +10,12 @@ fn pinpoints(tile: u32) -> Vec<ImageSize> {
     [(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)].map(|(down, across)| ImageSize::new(down * tile, across * tile)).to_vec()
 }
 
+fn geometry(tile: u32) -> Geometry {
+    Geometry::new(pinpoints(tile), tile, 14).expect("the grids are whole tiles, the tile is whole patches")
+}
+
 fn llava_next() -> Geometry {
-    Geometry::new(pinpoints(336), 336, 14).unwrap()
+    geometry(336)
 }
 
 #[test]
@@ -96,7 +100,7 @@ fn any_size_at_all_has_a_plan() {
 
 #[test]
 fn all_sizes_up_to_1600_agree_with_themselves() {
-    for geometry in [llava_next(), Geometry::new(pinpoints(42), 42, 14).unwrap()] {
+    for geometry in [llava_next(), geometry(42)] {
         let mut seen = HashSet::new();
         for height in 1..=1600 {
             for width in 1..=1600 {
@@ -163,7 +167,7 @@ fn check_layout(plan: &Plan) {
 
 #[test]
 fn the_grid_is_read_row_by_row_across_tiles() {
-    let geometry = Geometry::new(pinpoints(28), 28, 14).unwrap();
+    let geometry = geometry(28);
     let plan = geometry.plan(ImageSize::new(56, 56));
     assert_eq!((plan.tiles.down, plan.tiles.across), (2, 2));
     let grid: Vec<(usize, usize)> = plan.sources().skip(4).map(|source| (source.tile, source.patch)).collect();

@@ -1,12 +1,11 @@
 //! What can go wrong with weights and inputs.
 
-use std::{io, path::PathBuf};
+use std::{error::Error, io, path::PathBuf};
 
 use tessera_tensor::{DType, TensorError};
-use thiserror::Error;
 
 /// Why a model did not load or run.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The directory has neither a weight file nor an index of shards.
     #[error("{} has neither model.safetensors nor model.safetensors.index.json", dir.display())]
@@ -123,11 +122,11 @@ pub enum ModelError {
     Tensor(#[from] TensorError),
     /// The tensor library failed: out of memory, or a bug in this crate.
     #[error("the tensor library failed")]
-    Compute(#[source] candle_core::Error),
+    Compute(#[source] Box<dyn Error + Send + Sync>),
 }
 
 impl From<candle_core::Error> for ModelError {
     fn from(error: candle_core::Error) -> Self {
-        Self::Compute(error)
+        Self::Compute(Box::new(error))
     }
 }

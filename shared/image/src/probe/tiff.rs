@@ -13,8 +13,9 @@ const STRIP_BYTE_COUNTS: u16 = 279;
 const COLOUR_MAP: u16 = 320;
 const TILE_OFFSETS: u16 = 324;
 const TILE_BYTE_COUNTS: u16 = 325;
-/// The first of the tags above all those of the baseline.
 const JPEG_TABLES: u16 = 347;
+/// The other tags that the codec reads: one value, or one for each sample.
+const OF_A_SAMPLE: [u16; 14] = [WIDTH, HEIGHT, 258, 259, 262, 277, 278, 284, 317, 322, 323, 338, 339, 530];
 /// More samples a pixel than any image that is read.
 const MAX_SAMPLES: u64 = 16;
 
@@ -42,8 +43,8 @@ fn most_values(tag: u16, size: ImageSize) -> u64 {
         // Sides of tiles are multiples of 16.
         TILE_OFFSETS | TILE_BYTE_COUNTS => MAX_SAMPLES * u64::from(height.div_ceil(16)) * u64::from(width.div_ceil(16)),
         COLOUR_MAP => 3 << 16,
-        JPEG_TABLES..=u16::MAX => u64::MAX,
-        ..254 | 269..=272 | 305 | 306 | 315 | 316 => u64::MAX,
-        _ => 2 * MAX_SAMPLES,
+        JPEG_TABLES => 1 << 16,
+        _ if OF_A_SAMPLE.contains(&tag) => MAX_SAMPLES,
+        _ => u64::MAX,
     }
 }

@@ -11,7 +11,7 @@ use tessera_tensor::DType;
 use crate::{ModelError, device::Device};
 
 /// Side of a block that is transposed at once.
-const BLOCK: usize = 32;
+const BLOCK: usize = 64;
 
 /// A stored tensor: element type and bytes.
 pub(super) type Part<'a> = (DType, &'a [u8]);
@@ -33,57 +33,65 @@ pub(super) fn stacked(device: &Device, parts: &[Part<'_>], shape: &[usize]) -> R
 pub(super) fn transposed(device: &Device, parts: &[Part<'_>], inputs: usize) -> Result<Tensor, ModelError> {
     let outputs_of = |(dtype, bytes): &Part<'_>| bytes.len() / dtype.size_bytes() / inputs;
     let outputs = parts.iter().map(outputs_of).sum();
+    let shape = [inputs, outputs];
     let mut first = 0;
     if stays_half(device, parts) {
         let mut values = vec![f16::ZERO; inputs * outputs];
         for (_, bytes) in parts {
-            first += transpose(&aligned(bytes), inputs, &mut values, outputs, first);
+            let columns = Columns { matrix: &mut values, width: outputs, first };
+            first += columns.fill(&aligned(bytes), inputs, <[f16]>::copy_from_slice);
         }
-        return device.tensor_f16(values, &[inputs, outputs]);
+        return device.tensor_f16(values, &shape);
     }
     let mut values = vec![0.0f32; inputs * outputs];
     for (dtype, bytes) in parts {
-        let mut widened = Vec::new();
-        let source = match dtype {
-            DType::F32 => aligned(bytes),
-            DType::F16 | DType::BF16 => {
-                widen(*dtype, bytes, &mut widened);
-                Cow::Borrowed(widened.as_slice())
-            }
+        let columns = Columns { matrix: &mut values, width: outputs, first };
+        first += match dtype {
+            DType::F32 => columns.fill(&aligned(bytes), inputs, <[f32]>::copy_from_slice),
+            DType::F16 => columns.fill(&aligned::<f16>(bytes), inputs, |to, from| from.convert_to_f32_slice(to)),
+            DType::BF16 => columns.fill(&aligned::<bf16>(bytes), inputs, |to, from| from.convert_to_f32_slice(to)),
         };
-        first += transpose(&source, inputs, &mut values, outputs, first);
     }
-    device.tensor(values, &[inputs, outputs])
+    device.tensor(values, &shape)
+}
+
+/// Columns of a row-major matrix, from `first` on.
+struct Columns<'a, T> {
+    matrix: &'a mut [T],
+    width: usize,
+    first: usize,
+}
+
+impl<T: Copy + Default + Send> Columns<'_, T> {
+    /// Writes the rows of `source`, `[rows, inputs]`, to the columns; returns the number of rows.
+    ///
+    /// Goes block by block through a buffer: rows of weights are often a power of two apart, and then the lines of a
+    /// block in place would displace each other from the cache.
+    fn fill<S: Sync>(self, source: &[S], inputs: usize, convert: impl Fn(&mut [T], &[S]) + Sync) -> usize {
+        let Self { matrix, width, first } = self;
+        let rows = source.len() / inputs;
+        matrix.par_chunks_mut(width * BLOCK).enumerate().for_each(|(index, matrix)| {
+            let from = index * BLOCK;
+            let count = matrix.len() / width;
+            let mut buffer = [[T::default(); BLOCK]; BLOCK];
+            for start in (0..rows).step_by(BLOCK) {
+                let end = rows.min(start + BLOCK);
+                for (line, row) in buffer.iter_mut().zip(start..end) {
+                    convert(&mut line[..count], &source[row * inputs + from..][..count]);
+                }
+                for (column, target) in matrix.chunks_exact_mut(width).enumerate() {
+                    let target = &mut target[first + start..first + end];
+                    target.iter_mut().zip(&buffer).for_each(|(target, line)| *target = line[column]);
+                }
+            }
+        });
+        rows
+    }
 }
 
 /// Whether the file's numbers are used as they are, without a detour over f32.
 fn stays_half(device: &Device, parts: &[Part<'_>]) -> bool {
     device.compute() == DType::F16 && parts.iter().all(|(dtype, _)| *dtype == DType::F16)
-}
-
-/// Writes the rows of `source`, `[rows, inputs]`, to the columns of `target`, `[inputs, outputs]`, from column `first`
-/// on. Returns the number of rows. Goes block by block, so that both sides stay in the cache.
-fn transpose<T: Copy + Send + Sync>(
-    source: &[T],
-    inputs: usize,
-    target: &mut [T],
-    outputs: usize,
-    first: usize,
-) -> usize {
-    let rows = source.len() / inputs;
-    target.par_chunks_mut(outputs * BLOCK).enumerate().for_each(|(index, target)| {
-        let from = index * BLOCK;
-        let width = target.len() / outputs;
-        for block in (0..rows).step_by(BLOCK) {
-            let block = block..rows.min(block + BLOCK);
-            for column in 0..width {
-                let target = &mut target[column * outputs + first..][block.clone()];
-                let source = block.clone().map(|row| source[row * inputs + from + column]);
-                target.iter_mut().zip(source).for_each(|(target, number)| *target = number);
-            }
-        }
-    });
-    rows
 }
 
 /// Appends the numbers in `bytes` as f32, which holds every one of them exactly.
@@ -126,7 +134,8 @@ mod tests {
             for count in counts {
                 let rows = first..first + count;
                 let source: Vec<f32> = rows.flat_map(|row| (0..inputs).map(move |input| number(row, input))).collect();
-                first += transpose(&source, inputs, &mut target, outputs, first);
+                let columns = Columns { matrix: &mut target, width: outputs, first };
+                first += columns.fill(&source, inputs, <[f32]>::copy_from_slice);
             }
             assert_eq!(first, outputs);
             for (input, row) in (0..inputs).flat_map(|input| (0..outputs).map(move |row| (input, row))) {

@@ -325,6 +325,16 @@ fn a_tower_without_class_embedding_keeps_all_rows() {
 }
 
 #[test]
+fn models_and_caches_go_between_threads() {
+    fn assert_shared<T: Send + Sync>() {}
+    fn assert_sent<T: Send>() {}
+    assert_shared::<VisionModel>();
+    assert_shared::<LanguageModel>();
+    assert_shared::<tessera_model::ImageEmbedding>();
+    assert_sent::<tessera_model::KvCache>();
+}
+
+#[test]
 fn wrong_inputs_are_refused_with_their_numbers() {
     let loaded = Loaded::family("mistral");
     let tiles = tiles_of(&pixels(42, "one_image").torchvision, 0, 2);

@@ -1,0 +1,101 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Asks LLaVA-NeXT vision-language models about pictures: a gateway, a vision and a language worker over gRPC.
+#[derive(Debug, Parser)]
+#[command(name = "tessera", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// What is logged to the standard error stream: a level, or levels by module
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tessera ask --image photo.jpg \"What is shown in this image?\"
+  tessera ask --model ./llava-v1.6-mistral-7b-hf --image a.png --image b.png \"What differs?\"
+  tessera up --model ./llava-v1.6-mistral-7b-hf
+  tessera ask --server http://127.0.0.1:50051 --json --image photo.jpg \"How many people?\"
+  tessera inspect --json photo.jpg";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ask about images; the answer is streamed
+    Ask(Ask),
+    /// Run all three services in this process until interrupted
+    Up(Up),
+    /// Show how images are cut into tiles, without a model's weights
+    Inspect(Inspect),
+}
+
+/// Ask about images; the answer is streamed.
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
+    /// The question
+    pub(crate) prompt: String,
+    /// Image file; may be repeated, in the order in which the question means them
+    #[arg(long, short, value_name = "PATH")]
+    pub(crate) image: Vec<PathBuf>,
+    /// Folder of a checkpoint in the Hugging Face layout; an embedded one by default
+    #[arg(long, value_name = "DIR", conflicts_with = "server")]
+    pub(crate) model: Option<PathBuf>,
+    /// Ask a gateway that runs elsewhere instead of starting the services here
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// Instructions in front of the question
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// New tokens at most
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u32>,
+    /// 0 is greedy, which is the default unless the checkpoint says otherwise
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f32>,
+    /// Sample among the likeliest whose probabilities reach this sum
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f32>,
+    /// Equal seeds give equal answers
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Print one JSON object at the end instead of streaming text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Run all three services in this process until interrupted.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Folder of a checkpoint in the Hugging Face layout; an embedded one by default
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
+    pub(crate) host: IpAddr,
+    /// Port of the gateway; the vision and the language worker take the next two
+    #[arg(long, default_value_t = 50051, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65533))]
+    pub(crate) port: u16,
+}
+
+/// Show how images are cut into tiles, without a model's weights.
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// Image files
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<PathBuf>,
+    /// Folder of a checkpoint in the Hugging Face layout; an embedded one by default
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Print one JSON array
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write `pixel_values` and `image_sizes`, as the reference's processor returns them
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub(crate) pixels: Option<PathBuf>,
+}

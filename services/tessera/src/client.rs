@@ -1,0 +1,41 @@
+//! The client of a gateway.
+
+use tessera_api::gateway::{Event, GenerateRequest};
+use tessera_api::proto::gateway::v1::gateway_client::GatewayClient;
+use tessera_api::proto::gateway::v1::GenerateResponse;
+use tessera_api::{Error, Result};
+use tessera_rpc::{Deadline, client};
+use tonic::Streaming;
+
+/// An answer that is being streamed.
+pub(crate) struct Answer {
+    stream: Streaming<GenerateResponse>,
+}
+
+/// Sends a request to the gateway at `url`.
+///
+/// # Errors
+/// The gateway's, or what to do when there is none.
+pub(crate) async fn generate(url: &str, request: GenerateRequest) -> Result<Answer> {
+    let mut gateway = GatewayClient::new(client::channel(url)?);
+    match gateway.generate(Deadline::default().request(request.into())).await {
+        Ok(response) => Ok(Answer { stream: response.into_inner() }),
+        Err(status) => {
+            let mut error = Error::from(status);
+            if error.reason == "UNREACHABLE" {
+                error.message = format!("no gateway at {url} ({}); start one with `tessera up`", error.message);
+            }
+            Err(error)
+        }
+    }
+}
+
+impl Answer {
+    /// Returns the next event; `None` after the last.
+    ///
+    /// # Errors
+    /// The gateway's.
+    pub(crate) async fn next(&mut self) -> Result<Option<Event>> {
+        self.stream.message().await?.map(Event::try_from).transpose()
+    }
+}

@@ -1,0 +1,75 @@
+//! All that the program shows: the answer on standard output, everything else on standard error.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Nothing that ends sooner shows its progress.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Writes to standard output at once. A reader that closed the pipe is an error, which ends the program.
+pub(crate) fn text(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Writes a remark to standard error.
+pub(crate) fn note(text: &str) {
+    prefixed("note", "36", text);
+}
+
+/// Writes why the program failed, in one line.
+pub(crate) fn error(error: &anyhow::Error) {
+    prefixed("error", "31", &format!("{error:#}"));
+}
+
+fn prefixed(prefix: &str, colour: &str, text: &str) {
+    let mut out = std::io::stderr().lock();
+    let line = text.replace('\n', " ");
+    // There is nobody left to tell when standard error is closed.
+    let _ = if out.is_terminal() {
+        writeln!(out, "\x1b[1;{colour}m{prefix}\x1b[0m: {line}")
+    } else {
+        writeln!(out, "{prefix}: {line}")
+    };
+}
+
+/// A bar of bytes on a terminal, once something takes over a second.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    hidden_since: Mutex<Option<Instant>>,
+}
+
+impl Progress {
+    /// Makes a bar that is not shown yet.
+    pub(crate) fn new(what: &str) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {eta}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message(what.to_owned());
+        Self { bar, hidden_since: Mutex::new(Some(Instant::now())) }
+    }
+
+    /// Moves the bar.
+    pub(crate) fn set(&self, done: u64, total: u64) {
+        if let Ok(mut hidden) = self.hidden_since.lock()
+            && hidden.is_some_and(|since| since.elapsed() > PATIENCE)
+        {
+            *hidden = None;
+            // Hidden by itself where standard error is no terminal.
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

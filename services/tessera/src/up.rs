@@ -1,0 +1,29 @@
+//! `tessera up`: the three services in one process.
+
+use crate::cli::Up;
+use crate::cluster::{Addresses, Cluster};
+use crate::model::{EMBEDDED_NOTE, Model};
+use crate::output;
+
+/// Serves until interrupted, then drains.
+///
+/// # Errors
+/// When a port is taken or the checkpoint cannot be used.
+pub(crate) async fn run(up: Up) -> anyhow::Result<()> {
+    let model = Model::open(up.model.as_deref())?;
+    if model.is_embedded() {
+        output::note(EMBEDDED_NOTE);
+    }
+    let starting = Cluster::start(model.dir(), Addresses::from(up.host, up.port));
+    let cluster = tokio::select! {
+        cluster = starting => cluster?,
+        signal = tessera_rpc::interrupted() => return Ok(signal?),
+    };
+    let Addresses { gateway, vision, language } = cluster.addresses;
+    output::text(&format!(
+        "gateway   http://{gateway}\nvision    http://{vision}\nlanguage  http://{language}\n\
+         ask with: tessera ask --server http://{gateway} --image PATH \"…\"\n"
+    ))?;
+    tessera_rpc::interrupted().await?;
+    cluster.stop().await
+}
