@@ -28,6 +28,8 @@ pub enum ErrorKind {
     Cancelled,
     /// Stored or sent data do not match their checksum.
     Corrupt,
+    /// Not in this version.
+    Unsupported,
     /// A bug or a broken machine.
     Internal,
 }

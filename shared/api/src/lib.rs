@@ -12,3 +12,4 @@ mod status;
 pub mod vision;
 
 pub use error::{Error, ErrorKind, FieldViolation, Result};
+pub use status::explain;

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use tonic::body::Body;
+use tonic::codegen::http::Response;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -11,32 +13,50 @@ use crate::error::{Error, ErrorKind, FieldViolation};
 /// `google.rpc.ErrorInfo.domain` of every error.
 const DOMAIN: &str = "tessera";
 
-/// Kind and code, side by side. Read in both directions; the first row that matches wins.
-const TABLE: [(ErrorKind, Code); 9] = [
-    (ErrorKind::Invalid, Code::InvalidArgument),
-    (ErrorKind::NotFound, Code::NotFound),
-    (ErrorKind::Precondition, Code::FailedPrecondition),
-    (ErrorKind::Exhausted, Code::ResourceExhausted),
-    (ErrorKind::Unavailable, Code::Unavailable),
-    (ErrorKind::Deadline, Code::DeadlineExceeded),
-    (ErrorKind::Cancelled, Code::Cancelled),
-    (ErrorKind::Corrupt, Code::DataLoss),
-    (ErrorKind::Internal, Code::Internal),
+/// Kind and code, side by side, and the reason of a status that carries none. Read in both directions.
+const TABLE: [(ErrorKind, Code, &str); 10] = [
+    (ErrorKind::Invalid, Code::InvalidArgument, "UNSPECIFIED"),
+    (ErrorKind::NotFound, Code::NotFound, "UNSPECIFIED"),
+    (ErrorKind::Precondition, Code::FailedPrecondition, "UNSPECIFIED"),
+    (ErrorKind::Exhausted, Code::ResourceExhausted, "UNSPECIFIED"),
+    (ErrorKind::Unavailable, Code::Unavailable, "UNREACHABLE"),
+    (ErrorKind::Deadline, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+    (ErrorKind::Cancelled, Code::Cancelled, "CANCELLED"),
+    (ErrorKind::Corrupt, Code::DataLoss, "UNSPECIFIED"),
+    (ErrorKind::Unsupported, Code::Unimplemented, "METHOD_UNKNOWN"),
+    (ErrorKind::Internal, Code::Internal, "UNSPECIFIED"),
 ];
+
+/// How the transport's own words begin when a request is no message of the contract.
+const UNDECODABLE: &str = "failed to decode Protobuf message";
+/// The transport's own words when it ends a request at its deadline.
+const TIMED_OUT: &str = "Timeout expired";
 
 fn code(kind: ErrorKind) -> Code {
     TABLE.iter().find(|row| row.0 == kind).map_or(Code::Internal, |row| row.1)
 }
 
-/// Kind of a status that reached us, and the reason to show when it carries none.
-fn kind(code: Code) -> (ErrorKind, &'static str) {
-    match TABLE.iter().find(|row| row.1 == code) {
-        Some((ErrorKind::Deadline, _)) => (ErrorKind::Deadline, "DEADLINE_EXCEEDED"),
-        Some((ErrorKind::Cancelled, _)) => (ErrorKind::Cancelled, "CANCELLED"),
-        Some((ErrorKind::Unavailable, _)) => (ErrorKind::Unavailable, "UNREACHABLE"),
-        Some(row) => (row.0, "UNSPECIFIED"),
-        None if code == Code::OutOfRange => (ErrorKind::Invalid, "MESSAGE_TOO_LARGE"),
-        None => (ErrorKind::Internal, "UNSPECIFIED"),
+/// Kind and reason of a status without details: one of the transport, or of somebody else's server.
+fn kind(status: &Status) -> (ErrorKind, &'static str) {
+    match status.code() {
+        Code::OutOfRange => (ErrorKind::Invalid, "MESSAGE_TOO_LARGE"),
+        Code::Internal if status.message().starts_with(UNDECODABLE) => (ErrorKind::Invalid, "REQUEST_MALFORMED"),
+        Code::Cancelled if status.message() == TIMED_OUT => (ErrorKind::Deadline, "DEADLINE_EXCEEDED"),
+        code => {
+            let row = TABLE.iter().find(|row| row.1 == code);
+            row.map_or((ErrorKind::Internal, "UNSPECIFIED"), |row| (row.0, row.2))
+        }
+    }
+}
+
+/// Gives a response that ends before it began, by the transport's own doing, the details that our errors have; leaves
+/// any other as it is.
+pub fn explain(response: Response<Body>) -> Response<Body> {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != Code::Ok && status.details().is_empty() => {
+            Status::from(Error::from(status)).into_http()
+        }
+        _ => response,
     }
 }
 
@@ -57,7 +77,7 @@ impl From<Error> for Status {
 impl From<Status> for Error {
     /// Reads a status that a server of ours, or the transport, produced.
     fn from(status: Status) -> Self {
-        let (kind, default_reason) = kind(status.code());
+        let (kind, default_reason) = kind(&status);
         let mut error = Error::new(kind, default_reason, status.message());
         let Ok(details) = status.check_error_details() else {
             return error;
@@ -87,7 +107,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_one_code_and_comes_back_as_itself() {
-        for (kind, code) in TABLE {
+        for (kind, code, _) in TABLE {
             let status = Status::from(Error::new(kind, "A_REASON", "a message"));
             assert_eq!(status.code(), code);
             assert_eq!(Error::from(status).kind, kind);
@@ -101,6 +121,24 @@ mod tests {
             ..Error::field("IMAGE_TOO_LARGE", "messages[0].parts[1].image", "image is 9000x9000").with("limit", 8192)
         };
         assert_eq!(Error::from(Status::from(error.clone())), error);
+    }
+
+    #[test]
+    fn the_transports_own_errors_get_a_reason() {
+        let cases = [
+            (Code::OutOfRange, "decoded message length too large", ErrorKind::Invalid, "MESSAGE_TOO_LARGE"),
+            (Code::Internal, "failed to decode Protobuf message: x", ErrorKind::Invalid, "REQUEST_MALFORMED"),
+            (Code::Cancelled, "Timeout expired", ErrorKind::Deadline, "DEADLINE_EXCEEDED"),
+            (Code::Unimplemented, "", ErrorKind::Unsupported, "METHOD_UNKNOWN"),
+        ];
+        for (code, message, kind, reason) in cases {
+            let explained = explain(Status::new(code, message).into_http());
+            let error = Error::from(Status::from_header_map(explained.headers()).unwrap());
+            assert_eq!((error.kind, error.reason.as_ref(), error.message.as_str()), (kind, reason, message));
+        }
+        let ours = Status::from(Error::new(ErrorKind::NotFound, "A_REASON", "gone"));
+        let response = explain(ours.into_http());
+        assert_eq!(Error::from(Status::from_header_map(response.headers()).unwrap()).reason, "A_REASON");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::util::MapResponseLayer;
 
 use tessera_api::proto::DESCRIPTORS;
 
@@ -101,6 +102,7 @@ impl Server {
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES * 4)
             .max_concurrent_streams(settings.streams_per_connection)
+            .layer(MapResponseLayer::new(tessera_api::explain))
             .add_routes(routes.routes())
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         let drained = async {
