@@ -71,12 +71,8 @@ impl Answer {
             completion_tokens: 0,
         };
         let mut timings = Timings { prepare: received.elapsed(), ..Timings::default() };
-        let started = Started {
-            request_id: request_id.clone(),
-            prompt_tokens: usage.prompt_tokens,
-            images,
-            seed: prepared.seed,
-        };
+        let started =
+            Started { request_id: request_id.clone(), prompt_tokens: usage.prompt_tokens, images, seed: prepared.seed };
         send(events, Event::Started(started)).await?;
 
         let mut encoding: FuturesUnordered<_> =
@@ -174,7 +170,8 @@ async fn encode(upstream: &Upstream, image: PreparedImage, deadline: Deadline) -
     })?;
     if encoded.image_size != plan.image {
         let (theirs, ours) = (encoded.image_size, plan.image);
-        let message = format!("{field}: the vision worker read size {theirs}, the gateway {ours}: their settings differ");
+        let message =
+            format!("{field}: the vision worker read size {theirs}, the gateway {ours}: their settings differ");
         return Err(Error::new(ErrorKind::Precondition, "SETTINGS_MISMATCH", message));
     }
     Ok(encoded)

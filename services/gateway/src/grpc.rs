@@ -52,8 +52,7 @@ impl Handler {
         let (fingerprint, context) =
             tokio::try_join!(self.upstream.fingerprint(deadline), self.upstream.context(deadline))?;
         let preparer = self.preparer.clone();
-        let preparing =
-            self.tasks.spawn_blocking(move || preparer.prepare(request, Pools { fingerprint, context }));
+        let preparing = self.tasks.spawn_blocking(move || preparer.prepare(request, Pools { fingerprint, context }));
         let preparing = async { preparing.await.map_err(|_| crashed())? };
         let prepared = deadline.bound("the request was being prepared", preparing).await?;
         let detokenizer = self.preparer.prompter.detokenizer();

@@ -87,9 +87,10 @@ impl Preparer {
         let images = files.into_iter().map(|(field, file)| self.image(field, file, &pools.fingerprint));
         let images = images.collect::<Result<Vec<_>>>()?;
         let counts: Vec<usize> = images.iter().map(|image| image.plan.image_tokens()).collect();
-        let prompt = self.prompter.prompt(&messages, &counts).map_err(|error| {
-            Error::field(error.reason(), "messages", sources(&error))
-        })?;
+        let prompt = self
+            .prompter
+            .prompt(&messages, &counts)
+            .map_err(|error| Error::field(error.reason(), "messages", sources(&error)))?;
         let max_new_tokens = defaults::max_new_tokens(
             &settings,
             &self.generation,

@@ -102,7 +102,8 @@ impl Upstream {
                     let description = language::Description::from(response.into_inner());
                     let (theirs, ours) = (description.image_token_id, self.image_token_id);
                     if theirs != ours {
-                        let message = format!("{} runs another model: its image token is {theirs}, ours {ours}", worker.url);
+                        let message =
+                            format!("{} runs another model: its image token is {theirs}, ours {ours}", worker.url);
                         return Err(Error::new(ErrorKind::Precondition, "MODEL_MISMATCH", message));
                     }
                     *self.context.write().await = Some(description.max_positions);

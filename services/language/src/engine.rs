@@ -82,9 +82,7 @@ impl EngineHandle {
         let (commands, inbox) = mpsc::channel(capacity);
         let runtime = tokio::runtime::Handle::current();
         let engine = Engine::new(runner, limits);
-        let thread = std::thread::Builder::new()
-            .name("engine".into())
-            .spawn(move || run(engine, inbox, &runtime))?;
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || run(engine, inbox, &runtime))?;
         let admission = Arc::new(Semaphore::new(capacity));
         Ok((Self { commands, admission, next_id: Arc::default(), limits }, thread))
     }

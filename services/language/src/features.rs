@@ -37,7 +37,13 @@ impl Features {
     }
 
     /// Starts to fetch every image of a sequence that was admitted. A fetch ends when nobody listens any more.
-    pub(crate) fn pull(&self, engine: &EngineHandle, admitted: &Admitted, images: Vec<ImageReference>, deadline: Deadline) {
+    pub(crate) fn pull(
+        &self,
+        engine: &EngineHandle,
+        admitted: &Admitted,
+        images: Vec<ImageReference>,
+        deadline: Deadline,
+    ) {
         for (index, image) in images.into_iter().enumerate() {
             let (this, engine, id, listener) = (self.clone(), engine.clone(), admitted.id, admitted.listener.clone());
             self.tasks.spawn(async move {

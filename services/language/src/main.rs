@@ -4,8 +4,8 @@ use std::io::Write;
 
 use anyhow::Context;
 use clap::Parser;
-use tessera_language::{Service, Settings};
 use tessera_config::{Arguments, Start};
+use tessera_language::{Service, Settings};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

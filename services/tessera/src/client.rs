@@ -1,8 +1,8 @@
 //! The client of a gateway.
 
 use tessera_api::gateway::{Event, GenerateRequest};
-use tessera_api::proto::gateway::v1::gateway_client::GatewayClient;
 use tessera_api::proto::gateway::v1::GenerateResponse;
+use tessera_api::proto::gateway::v1::gateway_client::GatewayClient;
 use tessera_api::{Error, Result};
 use tessera_rpc::{Deadline, client};
 use tonic::Streaming;

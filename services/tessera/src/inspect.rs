@@ -26,7 +26,8 @@ pub(crate) fn run(inspect: &Inspect) -> anyhow::Result<()> {
     let (mut plans, mut pixels) = (Vec::new(), Vec::new());
     for path in &inspect.images {
         let name = path.display();
-        let decoded = tessera_image::decode(&files::read(path)?, &settings.decode()).with_context(|| name.to_string())?;
+        let decoded =
+            tessera_image::decode(&files::read(path)?, &settings.decode()).with_context(|| name.to_string())?;
         plans.push(geometry.plan(decoded.size()));
         if inspect.pixels.is_some() {
             pixels.push(preprocessor.run(&decoded).with_context(|| name.to_string())?.pixels);

@@ -40,11 +40,16 @@ impl Model {
     /// When the folder is none, or nothing can be written.
     pub(crate) fn open(given: Option<&Path>) -> anyhow::Result<Self> {
         if let Some(dir) = given {
-            anyhow::ensure!(dir.is_dir(), "{} is not a folder: --model takes the folder of a checkpoint", dir.display());
+            anyhow::ensure!(
+                dir.is_dir(),
+                "{} is not a folder: --model takes the folder of a checkpoint",
+                dir.display()
+            );
             return Ok(Self::Given(dir.to_owned()));
         }
         let dir = tempfile::Builder::new().prefix("tessera-").tempdir();
-        let dir = dir.context("cannot make a folder for the embedded model; set TMPDIR to a place that can be written")?;
+        let dir =
+            dir.context("cannot make a folder for the embedded model; set TMPDIR to a place that can be written")?;
         for (name, bytes) in EMBEDDED {
             let path = dir.path().join(name);
             std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;

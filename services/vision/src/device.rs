@@ -100,9 +100,10 @@ fn run(model: &VisionModel, tiles: usize, mut inbox: mpsc::Receiver<Job>) {
             None => {}
         }
         if batcher.is_full() || inbox.is_empty() {
-            batcher.run(|pixels| model.encode(pixels).map_err(|error| failed(&error)), |rows, plan| {
-                model.pack(rows, plan).map_err(|error| failed(&error))
-            });
+            batcher.run(
+                |pixels| model.encode(pixels).map_err(|error| failed(&error)),
+                |rows, plan| model.pack(rows, plan).map_err(|error| failed(&error)),
+            );
         }
     }
 }

@@ -94,7 +94,7 @@ impl Encoder {
                 let timings = Arc::new(Mutex::new(EncodeTimings::default()));
                 // A task of its own: others may have joined when the first caller leaves.
                 let joined = lead.join();
-                let work = Arc::clone(self).lead(lead, request.image, plan.clone(), admission, Arc::clone(&timings));
+                let work = Arc::clone(self).lead(lead, request.image, plan, admission, Arc::clone(&timings));
                 self.tasks.spawn(work);
                 let artifact = deadline.bound("the image was being encoded", joined.outcome()).await?;
                 let timings = *timings.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,10 +110,13 @@ impl Encoder {
         let examined = self.tasks.spawn_blocking(move || {
             let own = ImageKey::of(&[], &this.fingerprint, &image);
             if own != key {
-                let message = format!("key {key} is not this encoder's key {own} of the image: \
-                     gateway and worker do not run the same model and settings");
-                return Err(Error::new(ErrorKind::Precondition, "KEY_MISMATCH", message)
-                    .with("encoder", this.fingerprint));
+                let message = format!(
+                    "key {key} is not this encoder's key {own} of the image: \
+                     gateway and worker do not run the same model and settings"
+                );
+                return Err(
+                    Error::new(ErrorKind::Precondition, "KEY_MISMATCH", message).with("encoder", this.fingerprint)
+                );
             }
             let probe = tessera_image::probe(&image, &this.image.limits()).map_err(|error| unusable(&error))?;
             Ok(this.geometry.plan(probe.size_for(this.image.source)))
@@ -144,7 +147,7 @@ impl Encoder {
     ) {
         let encoded = async {
             let (pixels, preprocess) = self.preprocess(&lead, image).await?;
-            let features = self.device.encode(pixels, plan.clone()).await?;
+            let features = self.device.encode(pixels, plan).await?;
             let spent = EncodeTimings { preprocess, queue: features.queue, forward: features.forward };
             *timings.lock().unwrap_or_else(PoisonError::into_inner) = spent;
             Ok(Artifact::seal(plan.image, features.rows))

@@ -8,7 +8,6 @@ macro_rules! generated {
         #[doc = concat!("Package `", $package, "`.")]
         pub mod $module {
             #[doc = concat!("Package `", $package, "`.")]
-            #[expect(missing_docs, clippy::allow_attributes, reason = "generated code")]
             pub mod v1 {
                 tonic::include_proto!($package);
             }

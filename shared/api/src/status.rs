@@ -62,7 +62,8 @@ pub fn explain(response: Response<Body>) -> Response<Body> {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let metadata: HashMap<_, _> = error.metadata.into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
+        let metadata: HashMap<_, _> =
+            error.metadata.into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
         let mut details = ErrorDetails::with_error_info(error.reason, DOMAIN, metadata);
         for violation in error.fields {
             details.add_bad_request_violation(violation.field, violation.description);
@@ -84,7 +85,8 @@ impl From<Status> for Error {
         };
         if let Some(info) = details.error_info() {
             error.reason = Cow::Owned(info.reason.clone());
-            error.metadata = info.metadata.iter().map(|(name, value)| (Cow::Owned(name.clone()), value.clone())).collect();
+            error.metadata =
+                info.metadata.iter().map(|(name, value)| (Cow::Owned(name.clone()), value.clone())).collect();
             error.metadata.sort();
         }
         if let Some(bad) = details.bad_request() {

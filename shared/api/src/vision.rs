@@ -104,10 +104,7 @@ impl TryFrom<proto::EncodeResponse> for Encoded {
 
 impl From<Description> for proto::DescribeResponse {
     fn from(description: Description) -> Self {
-        Self {
-            encoder_fingerprint: description.fingerprint.as_bytes().to_vec().into(),
-            version: description.version,
-        }
+        Self { encoder_fingerprint: description.fingerprint.as_bytes().to_vec().into(), version: description.version }
     }
 }
 

@@ -171,7 +171,6 @@ impl<E: Clone + From<Abandoned>> Store<E> {
         }
         Ok(open.entry(key).or_insert_with(|| Open { outcome: watch::channel(Outcome::Pending).0, led: false }))
     }
-
 }
 
 impl<E> Store<E> {

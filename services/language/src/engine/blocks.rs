@@ -48,8 +48,7 @@ impl Blocks {
     }
 
     /// Takes a reservation back.
-    pub fn release(&mut self, reservation: Reservation) {
-        let Reservation { blocks } = reservation;
+    pub fn release(&mut self, Reservation { blocks }: Reservation) {
         self.free += blocks;
         debug_assert!(self.free <= self.total, "more blocks were released than reserved");
     }

@@ -40,7 +40,8 @@ impl Limits {
         let positions = prompt.saturating_add(new);
         let most = self.max_positions.min(self.blocks * super::BLOCK_POSITIONS);
         if positions > most {
-            let message = format!("{prompt} prompt tokens and {new} new ones need {positions} positions, there are {most}");
+            let message =
+                format!("{prompt} prompt tokens and {new} new ones need {positions} positions, there are {most}");
             let error = Error::field("SEQUENCE_TOO_LONG", "max_new_tokens", message);
             return Err(error.with("prompt_tokens", prompt).with("max_new_tokens", new).with("positions", most));
         }

@@ -33,7 +33,8 @@ pub(crate) async fn fetch(
     let header = read_header(&mut parts).await?;
     check(&header, image, max_bytes)?;
     let payload = read_payload(&mut parts, &header).await?;
-    let corrupt = |why: String| Error::new(ErrorKind::Corrupt, "FEATURES_CORRUPT", format!("image {}: {why}", image.key));
+    let corrupt =
+        |why: String| Error::new(ErrorKind::Corrupt, "FEATURES_CORRUPT", format!("image {}: {why}", image.key));
     let features = HostTensor::new(header.dtype, vec![header.rows, header.columns], payload.freeze())
         .map_err(|error| corrupt(error.to_string()))?;
     Artifact::open(header.image_size, features, header.checksum).map_err(|error| corrupt(error.to_string()))

@@ -64,9 +64,10 @@ impl EmbeddingStore for Handler {
 }
 
 fn header(artifact: &Artifact, representation: Representation) -> Result<FetchHeader> {
-    let (rows, columns) = artifact.features.dims2().map_err(|error| {
-        Error::new(tessera_api::ErrorKind::Internal, "ARTIFACT_MISSHAPEN", error.to_string())
-    })?;
+    let (rows, columns) = artifact
+        .features
+        .dims2()
+        .map_err(|error| Error::new(tessera_api::ErrorKind::Internal, "ARTIFACT_MISSHAPEN", error.to_string()))?;
     Ok(FetchHeader {
         image_size: artifact.image_size,
         dtype: artifact.features.dtype(),
@@ -79,7 +80,5 @@ fn header(artifact: &Artifact, representation: Representation) -> Result<FetchHe
 
 /// Pieces of a payload, without copying it.
 fn chunks(mut payload: Bytes) -> impl Iterator<Item = Bytes> + Send {
-    std::iter::from_fn(move || {
-        (!payload.is_empty()).then(|| payload.split_to(CHUNK_BYTES.min(payload.len())))
-    })
+    std::iter::from_fn(move || (!payload.is_empty()).then(|| payload.split_to(CHUNK_BYTES.min(payload.len()))))
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Event, FinishReason, Finished, GenerateRequest, ImagePlan, MAX_STOP_STRINGS, Message, Part, Role, Settings, Started,
-    Timings, Usage,
+    Event, FinishReason, Finished, GenerateRequest, ImagePlan, MAX_STOP_STRINGS, Message, Part, Role, Settings,
+    Started, Timings, Usage,
 };
 use crate::convert::{self, micros, missing, out_of_range};
 use crate::error::{Error, Result};

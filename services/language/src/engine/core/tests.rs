@@ -88,14 +88,14 @@ impl ModelRunner for FakeRunner {
     }
 }
 
-/// A prompt of so many tokens with images at these places.
-fn request(tokens: usize, images: &[Range<usize>], new: usize) -> GenerateRequest {
+/// A prompt of so many tokens, perhaps with an image at these positions.
+fn request(tokens: usize, image: Option<Range<usize>>, new: usize) -> GenerateRequest {
     let mut token_ids: Vec<u32> = (0..tokens as u32).map(|n| n * 7 % 90).collect();
-    let references = images.iter().map(|positions| {
+    let references = image.into_iter().map(|positions| {
         token_ids[positions.clone()].fill(IMAGE_TOKEN);
         ImageReference {
             key: ImageKey::of(b"", &EncoderFingerprint::of(&[]), b""),
-            positions: positions.clone(),
+            positions,
             image_size: ImageSize { height: 1, width: 1 },
             store: String::new(),
         }
@@ -188,23 +188,23 @@ fn alone(request: GenerateRequest, heights: &[u32]) -> Vec<u32> {
 #[test]
 fn the_text_before_an_image_is_computed_while_it_is_awaited() {
     let mut bench = Bench::new(LIMITS);
-    let (id, mut events) = bench.start(request(20, std::slice::from_ref(&(5..12)), 3));
+    let (id, mut events) = bench.start(request(20, Some(5..12), 3));
     bench.run();
     assert_eq!(bench.engine.runner.sequences[&id].seen, 5);
     bench.image(id, 0, 3);
     bench.run();
-    assert_eq!(drain(&mut events).0, alone(request(20, std::slice::from_ref(&(5..12)), 3), &[3]));
+    assert_eq!(drain(&mut events).0, alone(request(20, Some(5..12), 3), &[3]));
     bench.assert_clean();
 }
 
 #[test]
 fn decode_rows_go_first_and_a_long_prompt_takes_its_turn_in_chunks() {
     let mut bench = Bench::new(LIMITS);
-    let endless = GenerateRequest { end_token_ids: vec![], ..request(4, &[], 30) };
+    let endless = GenerateRequest { end_token_ids: vec![], ..request(4, None, 30) };
     let (_, mut short) = bench.start(endless);
     bench.engine.step();
     assert_eq!(drain(&mut short).0.len(), 1);
-    let (_, mut long) = bench.start(request(100, &[], 1));
+    let (_, mut long) = bench.start(request(100, None, 1));
     let mut steps = 0;
     while drain(&mut long).1.is_none() {
         bench.engine.step();
@@ -220,8 +220,8 @@ fn decode_rows_go_first_and_a_long_prompt_takes_its_turn_in_chunks() {
 #[test]
 fn a_caller_who_leaves_frees_everything_within_one_step() {
     let mut bench = Bench::new(LIMITS);
-    let (_, running) = bench.start(request(40, &[], 50));
-    let (_, awaiting) = bench.start(request(40, std::slice::from_ref(&(0..9)), 50));
+    let (_, running) = bench.start(request(40, None, 50));
+    let (_, awaiting) = bench.start(request(40, Some(0..9), 50));
     bench.engine.step();
     drop((running, awaiting));
     bench.engine.step();
@@ -232,8 +232,8 @@ fn a_caller_who_leaves_frees_everything_within_one_step() {
 async fn a_deadline_ends_a_sequence_that_runs_and_one_that_waits() {
     let mut bench = Bench::new(Limits { running: 1, ..LIMITS });
     let deadline = Deadline::default().within(std::time::Duration::from_secs(1));
-    let (_, mut first) = bench.start_within(request(40, &[], 50), deadline);
-    let (_, mut second) = bench.start_within(request(40, &[], 50), deadline);
+    let (_, mut first) = bench.start_within(request(40, None, 50), deadline);
+    let (_, mut second) = bench.start_within(request(40, None, 50), deadline);
     bench.engine.step();
     tokio::time::advance(std::time::Duration::from_secs(2)).await;
     bench.engine.step();
@@ -246,10 +246,10 @@ async fn a_deadline_ends_a_sequence_that_runs_and_one_that_waits() {
 #[test]
 fn features_that_fail_or_do_not_fit_end_only_their_sequence() {
     let mut bench = Bench::new(LIMITS);
-    let image = 2..5;
-    let (first, mut lost) = bench.start(request(10, std::slice::from_ref(&image), 3));
-    let (second, mut misfit) = bench.start(request(10, std::slice::from_ref(&image), 3));
-    let (third, mut fine) = bench.start(request(10, std::slice::from_ref(&image), 3));
+    let image = Some(2..5);
+    let (first, mut lost) = bench.start(request(10, image.clone(), 3));
+    let (second, mut misfit) = bench.start(request(10, image.clone(), 3));
+    let (third, mut fine) = bench.start(request(10, image.clone(), 3));
     bench.engine.step();
     let gone = Error::new(ErrorKind::NotFound, "EMBEDDING_NOT_FOUND", "gone");
     bench.engine.take(Command::Image { id: first, index: 0, features: Err(gone.clone()) });
@@ -266,10 +266,10 @@ fn features_that_fail_or_do_not_fit_end_only_their_sequence() {
 
 #[test]
 fn what_can_never_fit_is_refused_with_the_numbers() {
-    let error = LIMITS.check(&request(2000, &[], 100)).unwrap_err();
+    let error = LIMITS.check(&request(2000, None, 100)).unwrap_err();
     assert_eq!(error.reason, "SEQUENCE_TOO_LONG");
     assert_eq!(error.metadata.iter().find(|(name, _)| name == "positions").unwrap().1, "2048");
-    let mut unknown = request(3, &[], 1);
+    let mut unknown = request(3, None, 1);
     unknown.token_ids[2] = VOCABULARY as u32;
     assert_eq!(LIMITS.check(&unknown).unwrap_err().fields[0].field, "token_ids[2]");
 }
@@ -310,8 +310,8 @@ proptest! {
         for happening in happenings {
             match happening {
                 Happening::Start { tokens, image, new } => {
-                    let images = if image { vec![tokens / 3..tokens / 3 + tokens.div_ceil(2)] } else { vec![] };
-                    let request = request(tokens, &images, new);
+                    let image = image.then_some(tokens / 3..tokens / 3 + tokens.div_ceil(2));
+                    let request = request(tokens, image, new);
                     if limits.check(&request).is_ok() {
                         let (id, events) = bench.start(request.clone());
                         open.push((id, request, Some(events), Vec::new()));
