@@ -1,1 +1,30 @@
-//! .
+//! The whole system: gateway, vision and language worker in this process, spoken to over gRPC.
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails it by panicking")]
+
+#[path = "system/cluster.rs"]
+mod cluster;
+#[path = "system/conversation.rs"]
+mod conversation;
+#[path = "system/deploy.rs"]
+mod deploy;
+#[path = "system/faults.rs"]
+mod faults;
+#[path = "system/health.rs"]
+mod health;
+#[path = "system/language_faults.rs"]
+mod language_faults;
+#[path = "system/lifecycle.rs"]
+mod lifecycle;
+#[cfg(target_os = "linux")]
+#[path = "system/memory.rs"]
+mod memory;
+#[path = "system/parity.rs"]
+mod parity;
+#[path = "system/pools.rs"]
+mod pools;
+#[path = "system/requests.rs"]
+mod requests;
+#[path = "system/store.rs"]
+mod store;
+#[path = "system/streams.rs"]
+mod streams;

@@ -46,6 +46,7 @@ impl LanguageWorker for Handler {
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let deadline = Deadline::of(request.metadata());
         let request = GenerateRequest::try_from(request.into_inner())?;
+        self.features.check(&request.images)?;
         let images = request.images.clone();
         let admitted = self.engine.admit(request, deadline).await?;
         self.features.pull(&self.engine, &admitted, images, deadline);

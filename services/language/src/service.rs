@@ -75,8 +75,8 @@ impl Service {
         };
         let geometry = checkpoint.geometry();
         // Stores may send f32 whatever this worker computes in.
-        let largest_image = geometry.max_image_tokens() * checkpoint.model.feature_channels() * size_of::<f32>();
-        let features = Features::new(&settings.features, largest_image, tasks.clone());
+        let row_bytes = checkpoint.model.feature_channels() * size_of::<f32>();
+        let features = Features::new(&settings.features, geometry.clone(), row_bytes, tasks.clone());
         let (handle, engine) = EngineHandle::start(CandleRunner::new(model, geometry), limits)?;
         let handler = Handler { engine: handle, features, description };
         let server = Server::new(settings.server())?.with(handler.into_service());

@@ -32,9 +32,8 @@ pub(crate) async fn fetch(
     let mut parts = response.into_inner();
     let header = read_header(&mut parts).await?;
     check(&header, image, max_bytes)?;
+    let corrupt = |why: String| corrupt(&format!("image {}: {why}", image.key));
     let payload = read_payload(&mut parts, &header).await?;
-    let corrupt =
-        |why: String| Error::new(ErrorKind::Corrupt, "FEATURES_CORRUPT", format!("image {}: {why}", image.key));
     let features = HostTensor::new(header.dtype, vec![header.rows, header.columns], payload.freeze())
         .map_err(|error| corrupt(error.to_string()))?;
     Artifact::open(header.image_size, features, header.checksum).map_err(|error| corrupt(error.to_string()))
@@ -43,10 +42,12 @@ pub(crate) async fn fetch(
 async fn read_header(parts: &mut Streaming<proto::FetchResponse>) -> Result<FetchHeader> {
     match parts.message().await?.and_then(|response| response.part) {
         Some(Part::Header(header)) => header.try_into(),
-        Some(Part::Chunk(_)) | None => {
-            Err(Error::new(ErrorKind::Corrupt, "FEATURES_CORRUPT", "the store sent no header before the payload"))
-        }
+        Some(Part::Chunk(_)) | None => Err(corrupt("the store sent no header before the payload")),
     }
+}
+
+fn corrupt(why: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, "FEATURES_CORRUPT", why)
 }
 
 fn check(header: &FetchHeader, image: &ImageReference, max_bytes: usize) -> Result<()> {
@@ -65,9 +66,11 @@ async fn read_payload(parts: &mut Streaming<proto::FetchResponse>, header: &Fetc
     let expected = header.payload_bytes().unwrap_or(usize::MAX);
     let mut payload = BytesMut::with_capacity(expected);
     while let Some(response) = parts.message().await? {
-        let Some(Part::Chunk(chunk)) = response.part else { continue };
+        let Some(Part::Chunk(chunk)) = response.part else {
+            return Err(corrupt("the store sent something else within the payload"));
+        };
         if payload.len() + chunk.len() > expected {
-            break;
+            return Err(corrupt(&format!("the store sent more than the {expected} bytes that it announced")));
         }
         payload.extend_from_slice(&chunk);
     }
