@@ -124,9 +124,9 @@ impl Cluster {
             language: tessera_language::Settings { model: dir.clone(), ..Default::default() },
         };
         change(&mut settings);
-        let vision = tessera_vision::Service::build(settings.vision, |_| {}).await.unwrap();
+        let vision = tessera_vision::build(settings.vision, |_| {}).await.unwrap();
         let vision = Running::start(|listener, stop| vision.run(listener, stop)).await;
-        let language = tessera_language::Service::build(settings.language, |_| {}).await.unwrap();
+        let language = tessera_language::build(settings.language, |_| {}).await.unwrap();
         let language = Running::start(|listener, stop| language.run(listener, stop)).await;
         let mut settings = settings.gateway;
         for (urls, worker) in [(&mut settings.vision, &vision), (&mut settings.language, &language)] {
@@ -134,7 +134,7 @@ impl Cluster {
                 urls.push(worker.url());
             }
         }
-        let gateway = tessera_gateway::Service::build(settings).await.unwrap();
+        let gateway = tessera_gateway::build(settings).await.unwrap();
         let gateway = Running::start(|listener, stop| gateway.run(listener, stop)).await;
         Self { gateway, vision, language, dir }
     }
@@ -145,7 +145,7 @@ impl Cluster {
         self.vision.ended().await;
         let mut settings = tessera_vision::Settings { model: self.dir.clone(), ..Default::default() };
         change(&mut settings);
-        let vision = tessera_vision::Service::build(settings, |_| {}).await.unwrap();
+        let vision = tessera_vision::build(settings, |_| {}).await.unwrap();
         self.vision = Running::start_at(self.vision.address, |listener, stop| vision.run(listener, stop)).await;
     }
 

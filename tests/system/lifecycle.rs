@@ -206,8 +206,8 @@ fn a_drain_has_an_end() {
     limited(async {
         let mut cluster = Cluster::start("mistral", |settings| {
             settings.language.engine.running = 1;
-            settings.gateway.drain = Duration::from_millis(200);
-            settings.language.drain = Duration::from_millis(200);
+            settings.gateway.server.drain = Duration::from_millis(200);
+            settings.language.server.drain = Duration::from_millis(200);
         })
         .await;
         let _held = cluster.hold_language().await;

@@ -82,10 +82,10 @@ fn one_worker_in_a_process_of_its_own() {
         let model = PathBuf::from(checkpoint);
         if role == "vision" {
             let settings = tessera_vision::Settings { model, ..Default::default() };
-            drop(tessera_vision::Service::build(settings, |_| {}).await.unwrap());
+            drop(tessera_vision::build(settings, |_| {}).await.unwrap());
         } else {
             let settings = tessera_language::Settings { model, ..Default::default() };
-            drop(tessera_language::Service::build(settings, |_| {}).await.unwrap());
+            drop(tessera_language::build(settings, |_| {}).await.unwrap());
         }
     });
     let status = fs::read_to_string("/proc/self/status").unwrap();

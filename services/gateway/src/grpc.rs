@@ -49,8 +49,11 @@ impl Handler {
         let received = Instant::now();
         let request_id = request_id(&request)?;
         let deadline = deadline.within(self.limits.time);
-        let (fingerprint, context) =
-            tokio::try_join!(self.upstream.fingerprint(deadline), self.upstream.context(deadline))?;
+        let fingerprint = async {
+            // Without images nothing depends on the vision pool, which may then be down.
+            if request.has_images() { self.upstream.fingerprint(deadline).await.map(Some) } else { Ok(None) }
+        };
+        let (fingerprint, context) = tokio::try_join!(fingerprint, self.upstream.context(deadline))?;
         let preparer = self.preparer.clone();
         let preparing = self.tasks.spawn_blocking(move || preparer.prepare(request, Pools { fingerprint, context }));
         let preparing = async { preparing.await.map_err(|_| crashed())? };

@@ -11,5 +11,5 @@ mod service;
 mod settings;
 mod upstream;
 
-pub use service::{BuildError, Service};
+pub use service::{BuildError, build};
 pub use settings::{LimitSettings, Settings};

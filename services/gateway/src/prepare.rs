@@ -28,8 +28,8 @@ pub(crate) struct Preparer {
 /// What the pools of this moment say.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pools {
-    /// Of the vision pool.
-    pub(crate) fingerprint: EncoderFingerprint,
+    /// Of the vision pool; not asked for when a request has no images.
+    pub(crate) fingerprint: Option<EncoderFingerprint>,
     /// Longest sequence of the language pool.
     pub(crate) context: usize,
 }
@@ -84,8 +84,11 @@ impl Preparer {
             let error = Error::field("TOO_MANY_IMAGES", "messages", format!("{found} images, the limit is {limit}"));
             return Err(error.with("images", found).with("limit", limit));
         }
-        let images = files.into_iter().map(|(field, file)| self.image(field, file, &pools.fingerprint));
-        let images = images.collect::<Result<Vec<_>>>()?;
+        let images = match &pools.fingerprint {
+            Some(encoder) => files.into_iter().map(|(field, file)| self.image(field, file, encoder)).collect(),
+            None => Ok(Vec::new()),
+        };
+        let images: Vec<PreparedImage> = images?;
         let counts: Vec<usize> = images.iter().map(|image| image.plan.image_tokens()).collect();
         let prompt = self
             .prompter

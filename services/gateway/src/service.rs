@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use tessera_checkpoint::{Checkpoint, CheckpointError};
 use tessera_prompt::PromptError;
-use tessera_rpc::{Server, ServerError, Tasks};
-use tokio::net::TcpListener;
+use tessera_rpc::{Server, ServerError, Service, Tasks};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use crate::grpc::Handler;
 use crate::prepare::Preparer;
@@ -34,50 +32,28 @@ pub enum BuildError {
     Interrupted,
 }
 
-/// A gateway, ready to serve.
-#[derive(Debug)]
-pub struct Service {
-    server: Server,
-    tasks: Tasks,
-    settings: Settings,
-}
-
-impl Service {
-    /// Reads tokenizer and chat template. Workers are connected to when they are first needed.
-    ///
-    /// # Errors
-    /// [`BuildError`] says what is missing or wrong.
-    pub async fn build(settings: Settings) -> Result<Self, BuildError> {
-        let tasks = Tasks::default();
-        let reading = settings.clone();
-        let reading = tasks.spawn_blocking(move || {
-            let checkpoint = Checkpoint::open(&reading.model)?;
-            let preparer = Preparer::open(&checkpoint, &reading)?;
-            Ok::<_, BuildError>((checkpoint, preparer))
-        });
-        let (checkpoint, preparer) = reading.await.map_err(|_| BuildError::Interrupted)??;
-        let upstream = Upstream::new(&settings.vision, &settings.language, checkpoint.model.image_token_id)?;
-        let handler = Handler {
-            preparer: Arc::new(preparer),
-            upstream: Arc::new(upstream),
-            admission: Arc::new(Semaphore::new(settings.limits.requests)),
-            limits: settings.limits.clone(),
-            tasks: tasks.clone(),
-        };
-        let server = Server::new(settings.server())?.with(handler.into_service());
-        tracing::info!(vision = ?settings.vision, language = ?settings.language, "gateway is ready");
-        Ok(Self { server, tasks, settings })
-    }
-
-    /// Serves until `stop`, then drains.
-    ///
-    /// # Errors
-    /// When the network fails.
-    pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> Result<(), ServerError> {
-        let served = self.server.serve(listener, stop).await;
-        if !self.tasks.finish(self.settings.drain).await {
-            tracing::warn!("tasks were still running when the time to drain was over");
-        }
-        served
-    }
+/// Reads tokenizer and chat template. Workers are connected to when they are first needed.
+///
+/// # Errors
+/// [`BuildError`] says what is missing or wrong.
+pub async fn build(settings: Settings) -> Result<Service, BuildError> {
+    let tasks = Tasks::default();
+    let reading = settings.clone();
+    let reading = tasks.spawn_blocking(move || {
+        let checkpoint = Checkpoint::open(&reading.model)?;
+        let preparer = Preparer::open(&checkpoint, &reading)?;
+        Ok::<_, BuildError>((checkpoint, preparer))
+    });
+    let (checkpoint, preparer) = reading.await.map_err(|_| BuildError::Interrupted)??;
+    let upstream = Upstream::new(&settings.vision, &settings.language, checkpoint.model.image_token_id)?;
+    let handler = Handler {
+        preparer: Arc::new(preparer),
+        upstream: Arc::new(upstream),
+        admission: Arc::new(Semaphore::new(settings.limits.requests)),
+        limits: settings.limits.clone(),
+        tasks: tasks.clone(),
+    };
+    let server = Server::new(settings.server)?.with(handler.into_service());
+    tracing::info!(vision = ?settings.vision, language = ?settings.language, "gateway is ready");
+    Ok(Service::new(server, tasks, None))
 }

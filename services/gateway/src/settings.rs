@@ -26,11 +26,8 @@ pub struct Settings {
     pub image: ImageSettings,
     /// Bounds of requests.
     pub limits: LimitSettings,
-    /// Requests that one connection may have open.
-    pub streams_per_connection: u32,
-    /// How long requests in progress may take once the gateway was told to stop.
-    #[serde(with = "duration")]
-    pub drain: Duration,
+    /// Bounds of the server.
+    pub server: ServerSettings,
     /// Logs.
     pub log: LogSettings,
 }
@@ -61,8 +58,7 @@ impl Default for Settings {
             language: vec!["http://127.0.0.1:50053".into()],
             image: ImageSettings::default(),
             limits: LimitSettings::default(),
-            streams_per_connection: 1024,
-            drain: Duration::from_secs(30),
+            server: ServerSettings::default(),
             log: LogSettings::default(),
         }
     }
@@ -80,13 +76,6 @@ impl Default for LimitSettings {
     }
 }
 
-impl Settings {
-    /// Bounds of the server.
-    pub(crate) fn server(&self) -> ServerSettings {
-        ServerSettings { streams_per_connection: self.streams_per_connection, drain: self.drain }
-    }
-}
-
 impl Validate for Settings {
     fn validate(&self, problems: &mut Problems) {
         if self.model.as_os_str().is_empty() {
@@ -98,11 +87,11 @@ impl Validate for Settings {
             }
         }
         problems.check("image", &self.image);
+        problems.check("server", &self.server);
         let positive = [
             ("limits.request", self.limits.request.as_u64() > 0),
             ("limits.requests", self.limits.requests > 0),
             ("limits.default_max_tokens", self.limits.default_max_tokens > 0),
-            ("streams_per_connection", self.streams_per_connection > 0),
         ];
         for (key, _) in positive.iter().filter(|(_, fine)| !fine) {
             problems.add(key, "must be at least 1");

@@ -8,5 +8,5 @@ mod grpc;
 mod service;
 mod settings;
 
-pub use service::{BuildError, Service};
+pub use service::{BuildError, build};
 pub use settings::{EngineSettings, FeatureSettings, Settings};

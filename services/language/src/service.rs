@@ -1,13 +1,9 @@
 //! The worker put together: settings → engine → server → drain.
 
-use std::thread::JoinHandle;
-
 use tessera_api::language::Description;
 use tessera_checkpoint::{Checkpoint, CheckpointError};
 use tessera_model::{LanguageModel, LoadOptions, ModelError, Progress};
-use tessera_rpc::{Server, ServerError, Tasks};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tessera_rpc::{Server, ServerError, Service, Tasks};
 
 use crate::engine::{BLOCK_POSITIONS, CandleRunner, EngineHandle, Limits};
 use crate::features::Features;
@@ -42,63 +38,36 @@ pub enum BuildError {
     Interrupted,
 }
 
-/// A language worker, ready to serve.
-#[derive(Debug)]
-pub struct Service {
-    server: Server,
-    tasks: Tasks,
-    engine: JoinHandle<()>,
-    settings: Settings,
-}
+/// Loads the model and starts the engine. `progress` is told how far loading is.
+///
+/// # Errors
+/// [`BuildError`] says what is missing or wrong.
+pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'static) -> Result<Service, BuildError> {
+    let (path, compute) = (settings.model.clone(), settings.compute);
+    let tasks = Tasks::default();
+    let loading = tasks.spawn_blocking(move || {
+        let checkpoint = Checkpoint::open(&path)?;
+        let model = LanguageModel::load(&checkpoint, &LoadOptions { compute, progress: &progress })?;
+        Ok::<_, BuildError>((checkpoint, model))
+    });
+    let (checkpoint, model) = loading.await.map_err(|_| BuildError::Interrupted)??;
 
-impl Service {
-    /// Loads the model and starts the engine. `progress` is told how far loading is.
-    ///
-    /// # Errors
-    /// [`BuildError`] says what is missing or wrong.
-    pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'static) -> Result<Self, BuildError> {
-        let (path, compute) = (settings.model.clone(), settings.compute);
-        let tasks = Tasks::default();
-        let loading = tasks.spawn_blocking(move || {
-            let checkpoint = Checkpoint::open(&path)?;
-            let model = LanguageModel::load(&checkpoint, &LoadOptions { compute, progress: &progress })?;
-            Ok::<_, BuildError>((checkpoint, model))
-        });
-        let (checkpoint, model) = loading.await.map_err(|_| BuildError::Interrupted)??;
-
-        let limits = limits(&settings, &model)?;
-        let description = Description {
-            max_positions: limits.max_positions.min(limits.blocks * BLOCK_POSITIONS),
-            vocabulary: limits.vocabulary,
-            image_token_id: checkpoint.model.image_token_id,
-            version: env!("CARGO_PKG_VERSION").into(),
-        };
-        let geometry = checkpoint.geometry();
-        // Stores may send f32 whatever this worker computes in.
-        let row_bytes = checkpoint.model.feature_channels() * size_of::<f32>();
-        let features = Features::new(&settings.features, geometry.clone(), row_bytes, tasks.clone());
-        let (handle, engine) = EngineHandle::start(CandleRunner::new(model, geometry), limits)?;
-        let handler = Handler { engine: handle, features, description };
-        let server = Server::new(settings.server())?.with(handler.into_service());
-        tracing::info!(blocks = limits.blocks, model = %settings.model.display(), "language worker is ready");
-        Ok(Self { server, tasks, engine, settings })
-    }
-
-    /// Serves until `stop`, then drains.
-    ///
-    /// # Errors
-    /// When the network fails.
-    pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> Result<(), ServerError> {
-        let served = self.server.serve(listener, stop).await;
-        // The server held the last handle to the engine, which ends with it.
-        let engine = self.tasks.spawn_blocking(move || self.engine.join());
-        if !self.tasks.finish(self.settings.drain).await {
-            tracing::warn!("tasks were still running when the time to drain was over");
-        } else if let Ok(Err(_)) = engine.await {
-            tracing::error!("the engine's thread ended in a panic");
-        }
-        served
-    }
+    let limits = limits(&settings, &model)?;
+    let description = Description {
+        max_positions: limits.max_positions.min(limits.blocks * BLOCK_POSITIONS),
+        vocabulary: limits.vocabulary,
+        image_token_id: checkpoint.model.image_token_id,
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    let geometry = checkpoint.geometry();
+    // Stores may send f32 whatever this worker computes in.
+    let row_bytes = checkpoint.model.feature_channels() * size_of::<f32>();
+    let features = Features::new(&settings.features, geometry.clone(), row_bytes, tasks.clone());
+    let (handle, engine) = EngineHandle::start(CandleRunner::new(model, geometry), limits)?;
+    let handler = Handler { engine: handle, features, description };
+    let server = Server::new(settings.server)?.with(handler.into_service());
+    tracing::info!(blocks = limits.blocks, model = %settings.model.display(), "language worker is ready");
+    Ok(Service::new(server, tasks, Some(engine)))
 }
 
 fn limits(settings: &Settings, model: &LanguageModel) -> Result<Limits, BuildError> {

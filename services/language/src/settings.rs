@@ -24,11 +24,8 @@ pub struct Settings {
     pub engine: EngineSettings,
     /// How features are pulled.
     pub features: FeatureSettings,
-    /// Requests that one connection may have open.
-    pub streams_per_connection: u32,
-    /// How long sequences in progress may take once the worker was told to stop.
-    #[serde(with = "duration")]
-    pub drain: Duration,
+    /// Bounds of the server.
+    pub server: ServerSettings,
     /// Logs.
     pub log: LogSettings,
 }
@@ -68,8 +65,7 @@ impl Default for Settings {
             compute: DType::F32,
             engine: EngineSettings::default(),
             features: FeatureSettings::default(),
-            streams_per_connection: 1024,
-            drain: Duration::from_secs(30),
+            server: ServerSettings::default(),
             log: LogSettings::default(),
         }
     }
@@ -87,25 +83,18 @@ impl Default for FeatureSettings {
     }
 }
 
-impl Settings {
-    /// Bounds of the server.
-    pub(crate) fn server(&self) -> ServerSettings {
-        ServerSettings { streams_per_connection: self.streams_per_connection, drain: self.drain }
-    }
-}
-
 impl Validate for Settings {
     fn validate(&self, problems: &mut Problems) {
         if self.model.as_os_str().is_empty() {
             problems.add("model", "must name the folder of a checkpoint");
         }
+        problems.check("server", &self.server);
         let positive = [
             ("engine.kv_cache", self.engine.kv_cache.as_u64() > 0),
             ("engine.running", self.engine.running > 0),
             ("engine.step_rows", self.engine.step_rows > 0),
             ("features.fetches", self.features.fetches > 0),
             ("features.stores", self.features.stores > 0),
-            ("streams_per_connection", self.streams_per_connection > 0),
         ];
         for (key, _) in positive.iter().filter(|(_, fine)| !fine) {
             problems.add(key, "must be at least 1");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tessera_rpc::{ServerError, Tasks};
+use tessera_rpc::{ServerError, ServerSettings, Tasks};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -61,19 +61,20 @@ impl Cluster {
             language: language_listener.local_addr()?,
         };
 
+        let server = ServerSettings { drain: DRAIN, ..ServerSettings::default() };
         let gateway = tessera_gateway::Settings {
             model: model.to_owned(),
             vision: vec![format!("http://{}", addresses.vision)],
             language: vec![format!("http://{}", addresses.language)],
-            drain: DRAIN,
+            server,
             ..tessera_gateway::Settings::default()
         };
-        let vision = tessera_vision::Settings { model: model.to_owned(), drain: DRAIN, ..Default::default() };
-        let language = tessera_language::Settings { model: model.to_owned(), drain: DRAIN, ..Default::default() };
+        let vision = tessera_vision::Settings { model: model.to_owned(), server, ..Default::default() };
+        let language = tessera_language::Settings { model: model.to_owned(), server, ..Default::default() };
         // One after the other: each reads at the disk's speed, and the gateway finds a wrong checkpoint at once.
-        let gateway = tessera_gateway::Service::build(gateway).await?;
-        let vision = tessera_vision::Service::build(vision, shown("loading vision tower")).await?;
-        let language = tessera_language::Service::build(language, shown("loading language model")).await?;
+        let gateway = tessera_gateway::build(gateway).await?;
+        let vision = tessera_vision::build(vision, shown("loading vision tower")).await?;
+        let language = tessera_language::build(language, shown("loading language model")).await?;
 
         let tasks = Tasks::default();
         let services = vec![

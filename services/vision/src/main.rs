@@ -2,12 +2,9 @@
 
 use std::io::Write;
 
-use anyhow::Context;
 use clap::Parser;
 use tessera_config::{Arguments, Start};
-use tessera_vision::{Service, Settings};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tessera_vision::Settings;
 
 /// Tessera's vision worker.
 #[derive(Debug, Parser)]
@@ -27,20 +24,7 @@ fn main() -> anyhow::Result<()> {
 #[tokio::main]
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     tessera_telemetry::init(&settings.log)?;
-    let listen = settings.listen;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-    let service = Service::build(settings, |_| {}).await?;
-    tracing::info!(address = %listener.local_addr()?, "serving");
-    let stop = CancellationToken::new();
-    let serving = service.run(listener, stop.clone());
-    tokio::pin!(serving);
-    tokio::select! {
-        served = &mut serving => Ok(served?),
-        signal = tessera_rpc::interrupted() => {
-            signal?;
-            tracing::info!("draining");
-            stop.cancel();
-            Ok(serving.await?)
-        }
-    }
+    let listener = tessera_rpc::listen(settings.listen).await?;
+    let service = tessera_vision::build(settings, |_| {}).await?;
+    Ok(service.run_until_interrupted(listener).await?)
 }

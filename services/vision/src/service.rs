@@ -1,14 +1,10 @@
 //! The worker put together: settings → model → encoder → server → drain.
 
-use std::thread::JoinHandle;
-
 use tessera_checkpoint::{Checkpoint, CheckpointError};
 use tessera_embedding::{EncoderFingerprint, Store, StoreOptions};
 use tessera_image::{ImageSettings, PREPROCESSING_REVISION, Preprocessor};
 use tessera_model::{LoadOptions, ModelError, Progress, VisionModel};
-use tessera_rpc::{Server, ServerError, Tasks};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tessera_rpc::{Server, ServerError, Service, Tasks};
 
 use crate::device::Device;
 use crate::encoder::{Encoder, Parts};
@@ -51,72 +47,43 @@ pub enum BuildError {
     Interrupted,
 }
 
-/// A vision worker, ready to serve.
-#[derive(Debug)]
-pub struct Service {
-    server: Server,
-    tasks: Tasks,
-    device: JoinHandle<()>,
-    settings: Settings,
-}
+/// Loads the tower. `progress` is told how far loading is.
+///
+/// # Errors
+/// [`BuildError`] says what is missing or wrong.
+pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'static) -> Result<Service, BuildError> {
+    let (path, compute) = (settings.model.clone(), settings.compute);
+    let tasks = Tasks::default();
+    let loading = tasks.spawn_blocking(move || {
+        let checkpoint = Checkpoint::open(&path)?;
+        let model = VisionModel::load(&checkpoint, &LoadOptions { compute, progress: &progress })?;
+        Ok::<_, BuildError>((checkpoint, model))
+    });
+    let (checkpoint, model) = loading.await.map_err(|_| BuildError::Interrupted)??;
+    check_bounds(&settings, &checkpoint)?;
 
-impl Service {
-    /// Loads the tower. `progress` is told how far loading is.
-    ///
-    /// # Errors
-    /// [`BuildError`] says what is missing or wrong.
-    pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'static) -> Result<Self, BuildError> {
-        let (path, compute) = (settings.model.clone(), settings.compute);
-        let tasks = Tasks::default();
-        let loading = tasks.spawn_blocking(move || {
-            let checkpoint = Checkpoint::open(&path)?;
-            let model = VisionModel::load(&checkpoint, &LoadOptions { compute, progress: &progress })?;
-            Ok::<_, BuildError>((checkpoint, model))
-        });
-        let (checkpoint, model) = loading.await.map_err(|_| BuildError::Interrupted)??;
-        check_bounds(&settings, &checkpoint)?;
-
-        let fingerprint = fingerprint(&model, &checkpoint, &settings.image);
-        let geometry = checkpoint.geometry();
-        let preprocessor = Preprocessor::new(&checkpoint.processor.image, geometry.clone(), settings.image.resizer);
-        let store = Store::new(StoreOptions {
-            memory_bytes: settings.store.memory.as_u64(),
-            open_keys: settings.store.open_keys,
-        });
-        let (device, thread) = Device::start(model, settings.batch.tiles, settings.batch.waiting_tiles)?;
-        let encoder = Encoder::new(Parts {
-            fingerprint,
-            geometry,
-            store,
-            device,
-            image: settings.image,
-            preprocessor,
-            batch: settings.batch.clone(),
-            tasks: tasks.clone(),
-        });
-        let vision = grpc::Handler { encoder: encoder.clone() };
-        let server = Server::new(settings.server())?
-            .with(vision.into_service(settings.image.max_file.as_usize()))
-            .with(grpc::store::Handler { encoder }.into_service());
-        tracing::info!(%fingerprint, model = %settings.model.display(), "vision worker is ready");
-        Ok(Self { server, tasks, device: thread, settings })
-    }
-
-    /// Serves until `stop`, then drains.
-    ///
-    /// # Errors
-    /// When the network fails.
-    pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> Result<(), ServerError> {
-        let served = self.server.serve(listener, stop).await;
-        // The server held the encoder, whose device ends with it once the last encoding is done.
-        let device = self.tasks.spawn_blocking(move || self.device.join());
-        if !self.tasks.finish(self.settings.drain).await {
-            tracing::warn!("tasks were still running when the time to drain was over");
-        } else if let Ok(Err(_)) = device.await {
-            tracing::error!("the device's thread ended in a panic");
-        }
-        served
-    }
+    let fingerprint = fingerprint(&model, &checkpoint, &settings.image);
+    let geometry = checkpoint.geometry();
+    let preprocessor = Preprocessor::new(&checkpoint.processor.image, geometry.clone(), settings.image.resizer);
+    let store =
+        Store::new(StoreOptions { memory_bytes: settings.store.memory.as_u64(), open_keys: settings.store.open_keys });
+    let (device, thread) = Device::start(model, settings.batch.tiles, settings.batch.waiting_tiles)?;
+    let encoder = Encoder::new(Parts {
+        fingerprint,
+        geometry,
+        store,
+        device,
+        image: settings.image,
+        preprocessor,
+        batch: settings.batch.clone(),
+        tasks: tasks.clone(),
+    });
+    let vision = grpc::Handler { encoder: encoder.clone() };
+    let server = Server::new(settings.server)?
+        .with(vision.into_service(settings.image.max_file.as_usize()))
+        .with(grpc::store::Handler { encoder }.into_service());
+    tracing::info!(%fingerprint, model = %settings.model.display(), "vision worker is ready");
+    Ok(Service::new(server, tasks, Some(thread)))
 }
 
 /// A store or queue that cannot take one image would refuse or lose it for ever.

@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tessera_config::{ByteSize, Problems, Validate, duration};
+use tessera_config::{ByteSize, Problems, Validate};
 use tessera_image::ImageSettings;
 use tessera_rpc::ServerSettings;
 use tessera_telemetry::LogSettings;
@@ -27,11 +26,8 @@ pub struct Settings {
     pub batch: BatchSettings,
     /// Where features are kept.
     pub store: StoreSettings,
-    /// Requests that one connection may have open.
-    pub streams_per_connection: u32,
-    /// How long requests in progress may take once the worker was told to stop.
-    #[serde(with = "duration")]
-    pub drain: Duration,
+    /// Bounds of the server.
+    pub server: ServerSettings,
     /// Logs.
     pub log: LogSettings,
 }
@@ -67,8 +63,7 @@ impl Default for Settings {
             image: ImageSettings::default(),
             batch: BatchSettings::default(),
             store: StoreSettings::default(),
-            streams_per_connection: 1024,
-            drain: Duration::from_secs(30),
+            server: ServerSettings::default(),
             log: LogSettings::default(),
         }
     }
@@ -86,25 +81,18 @@ impl Default for StoreSettings {
     }
 }
 
-impl Settings {
-    /// Bounds of the server.
-    pub(crate) fn server(&self) -> ServerSettings {
-        ServerSettings { streams_per_connection: self.streams_per_connection, drain: self.drain }
-    }
-}
-
 impl Validate for Settings {
     fn validate(&self, problems: &mut Problems) {
         if self.model.as_os_str().is_empty() {
             problems.add("model", "must name the folder of a checkpoint");
         }
         problems.check("image", &self.image);
+        problems.check("server", &self.server);
         let positive = [
             ("batch.tiles", self.batch.tiles > 0),
             ("batch.waiting_tiles", self.batch.waiting_tiles > 0),
             ("batch.preprocess", self.batch.preprocess > 0),
             ("store.open_keys", self.store.open_keys > 0),
-            ("streams_per_connection", self.streams_per_connection > 0),
         ];
         for (key, _) in positive.iter().filter(|(_, fine)| !fine) {
             problems.add(key, "must be at least 1");

@@ -13,7 +13,7 @@ pub struct Geometry {
     pinpoints: Vec<ImageSize>,
     /// Side of a tile in pixels; divides every side of every grid.
     tile: u32,
-    /// Side of a patch in pixels; divides the tile.
+    /// Side of a patch in pixels, at most the tile's. What is left of a tile at the right and at the bottom is no patch.
     patch: u32,
 }
 
@@ -41,8 +41,8 @@ pub enum GeometryError {
         /// The grid.
         pinpoint: ImageSize,
     },
-    /// The tile is no whole number of patches.
-    RaggedTile {
+    /// The patch is larger than the tile.
+    PatchTooLarge {
         /// Side of the tile in pixels.
         tile: u32,
         /// Side of the patch in pixels.
@@ -55,7 +55,7 @@ impl Geometry {
     /// tiles of `tile` pixels a side and square patches of `patch` pixels a side.
     ///
     /// # Errors
-    /// When there are no grids, when a side is zero, when a tile does not divide a grid or a patch does not divide the
+    /// When there are no grids, when a side is zero, when a tile does not divide a grid, when a patch is larger than the
     /// tile, and when a grid is larger than [`MAX_GRID_SIDE`].
     pub fn new(pinpoints: Vec<ImageSize>, tile: u32, patch: u32) -> Result<Self, GeometryError> {
         if pinpoints.is_empty() {
@@ -64,8 +64,8 @@ impl Geometry {
         if tile == 0 || patch == 0 {
             return Err(GeometryError::ZeroSide { tile, patch });
         }
-        if !tile.is_multiple_of(patch) {
-            return Err(GeometryError::RaggedTile { tile, patch });
+        if patch > tile {
+            return Err(GeometryError::PatchTooLarge { tile, patch });
         }
         for &pinpoint in &pinpoints {
             let ImageSize { height, width } = pinpoint;
@@ -131,7 +131,7 @@ impl Geometry {
     pub fn max_image_tokens(&self) -> usize {
         let n = self.patches_per_side() as usize;
         let grid_tokens = |grid: &ImageSize| {
-            let (rows, columns) = ((grid.height / self.patch) as usize, (grid.width / self.patch) as usize);
+            let [rows, columns] = [grid.height, grid.width].map(|side| (side / self.tile) as usize * n);
             rows * columns + rows
         };
         n * n + self.pinpoints.iter().map(grid_tokens).max().unwrap_or(0)
@@ -151,8 +151,8 @@ impl std::fmt::Display for GeometryError {
             Self::PinpointTooLarge { pinpoint } => {
                 write!(f, "grid {pinpoint} is larger than {MAX_GRID_SIDE}x{MAX_GRID_SIDE}")
             }
-            Self::RaggedTile { tile, patch } => {
-                write!(f, "tile of {tile} pixels is no whole number of patches of {patch}")
+            Self::PatchTooLarge { tile, patch } => {
+                write!(f, "patch of {patch} pixels is larger than a tile of {tile}")
             }
         }
     }
@@ -174,7 +174,7 @@ mod tests {
             Geometry::new(square(672), 336, 16 * 3),
             Ok(Geometry { pinpoints: square(672), tile: 336, patch: 48 })
         );
-        assert_eq!(Geometry::new(square(672), 336, 13), Err(GeometryError::RaggedTile { tile: 336, patch: 13 }));
+        assert_eq!(Geometry::new(square(672), 336, 337), Err(GeometryError::PatchTooLarge { tile: 336, patch: 337 }));
         for side in [0, 335, 700] {
             let pinpoint = ImageSize::new(672, side);
             assert_eq!(

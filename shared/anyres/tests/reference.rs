@@ -78,6 +78,28 @@ fn the_golden_values_hold() {
     }
 }
 
+/// What the reference's processor counts, and its packing makes, with the tower of `siglip-so400m-patch14-384`.
+#[test]
+fn a_tile_that_is_no_whole_number_of_patches_counts_its_whole_ones() {
+    let sides = [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (3, 1), (3, 2), (2, 3), (1, 4), (4, 1)];
+    let pinpoints = sides.map(|(down, across)| ImageSize::new(384 * down, 384 * across)).to_vec();
+    let geometry = Geometry::new(pinpoints, 384, 14).expect("the grids are whole tiles");
+    let golden = [
+        ((384, 384), 2, 1485),
+        ((480, 640), 5, 2929),
+        ((1024, 768), 7, 4744),
+        ((333, 1777), 5, 3018),
+        ((2000, 301), 5, 2673),
+        ((1, 1), 2, 1485),
+        ((767, 1153), 7, 5157),
+    ];
+    for ((height, width), tiles, tokens) in golden {
+        let plan = geometry.plan(ImageSize::new(height, width));
+        assert_eq!((plan.tile_count(), plan.image_tokens()), (tiles, tokens), "{height}, {width}");
+        check(&geometry, &plan);
+    }
+}
+
 #[test]
 fn a_line_of_pixels_keeps_no_row_or_no_column() {
     let geometry = llava_next();

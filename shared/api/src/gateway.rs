@@ -24,6 +24,13 @@ pub struct GenerateRequest {
     pub settings: Settings,
 }
 
+impl GenerateRequest {
+    /// True when some message shows an image.
+    pub fn has_images(&self) -> bool {
+        self.messages.iter().flat_map(|message| &message.parts).any(|part| matches!(part, Part::Image(_)))
+    }
+}
+
 /// One turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {

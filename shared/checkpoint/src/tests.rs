@@ -3,6 +3,7 @@
 mod families;
 mod hub;
 mod refusals;
+mod siglip;
 
 use std::path::{Path, PathBuf};
 

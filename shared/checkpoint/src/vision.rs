@@ -1,4 +1,4 @@
-//! The vision tower's configuration (`vision_config`, reference: `CLIPVisionConfig`).
+//! The vision tower's configuration (`vision_config`, reference: `CLIPVisionConfig`, `SiglipVisionConfig`).
 
 use crate::CheckpointError;
 use crate::json::Section;
@@ -10,9 +10,11 @@ pub enum Activation {
     QuickGelu,
     /// `x * Φ(x)`, with the error function.
     Gelu,
+    /// `x * Φ(x)`, with Φ approximated by the hyperbolic tangent.
+    GeluTanh,
 }
 
-/// A CLIP vision tower.
+/// A vision tower: patch embedding, then transformer blocks. CLIP's and SigLIP's differ in a few options.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VisionConfig {
     /// Channels of a hidden state.
@@ -25,7 +27,8 @@ pub struct VisionConfig {
     pub heads: usize,
     /// Side of a tile in pixels.
     pub image_size: u32,
-    /// Side of a patch in pixels; divides `image_size`.
+    /// Side of a patch in pixels, at most `image_size`. Pixels to the right and at the bottom that fill no patch are not
+    /// looked at.
     pub patch_size: u32,
     /// Colour channels: always 3.
     pub channels: usize,
@@ -35,46 +38,79 @@ pub struct VisionConfig {
     pub activation: Activation,
     /// Whether row 0 of a hidden state is a class token in front of the patches.
     pub has_cls: bool,
+    /// Whether the patch convolution has a bias.
+    pub patch_bias: bool,
+    /// Whether a LayerNorm stands between the embedding and the first block.
+    pub input_norm: bool,
 }
 
-/// What a configuration class assumes for keys that the file leaves out.
-struct Defaults {
-    hidden_size: usize,
-    intermediate_size: usize,
-    layers: usize,
-    heads: usize,
-    image_size: u32,
-    patch_size: u32,
-}
+/// What `CLIPVisionConfig` assumes for keys that the file leaves out: a base-size tower.
+const CLIP: VisionConfig = VisionConfig {
+    hidden_size: 768,
+    intermediate_size: 3072,
+    layers: 12,
+    heads: 12,
+    image_size: 224,
+    patch_size: 32,
+    channels: 3,
+    layer_norm_eps: 1e-5,
+    activation: Activation::QuickGelu,
+    has_cls: true,
+    patch_bias: false,
+    input_norm: true,
+};
 
-/// `CLIPVisionConfig` itself: a base-size tower.
-const CLASS: Defaults =
-    Defaults { hidden_size: 768, intermediate_size: 3072, layers: 12, heads: 12, image_size: 224, patch_size: 32 };
+/// The same of `SiglipVisionConfig`. Its pooling head and final norm come after every state that can be selected.
+const SIGLIP: VisionConfig = VisionConfig {
+    patch_size: 16,
+    layer_norm_eps: 1e-6,
+    activation: Activation::GeluTanh,
+    has_cls: false,
+    patch_bias: true,
+    input_norm: false,
+    ..CLIP
+};
 
-/// What `LlavaNextConfig` builds when there is no `vision_config` at all: the large tower at 336 pixels.
-const WHOLE_SECTION: Defaults =
-    Defaults { hidden_size: 1024, intermediate_size: 4096, layers: 24, heads: 16, image_size: 336, patch_size: 14 };
+/// What `LlavaNextConfig` builds when there is no `vision_config` at all: the large CLIP tower at 336 pixels.
+const WHOLE_SECTION: VisionConfig = VisionConfig {
+    hidden_size: 1024,
+    intermediate_size: 4096,
+    layers: 24,
+    heads: 16,
+    image_size: 336,
+    patch_size: 14,
+    ..CLIP
+};
 
 impl Activation {
+    const ALL: [Self; 3] = [Self::QuickGelu, Self::Gelu, Self::GeluTanh];
+
+    /// Returns the activation's name in the files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::QuickGelu => "quick_gelu",
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu_pytorch_tanh",
+        }
+    }
+
     /// Reads the activation named under `key`.
     pub(crate) fn read(section: &Section<'_>, key: &str, default: Self) -> Result<Self, CheckpointError> {
-        match section.string(key)?.as_deref() {
-            None => Ok(default),
-            Some("quick_gelu") => Ok(Self::QuickGelu),
-            Some("gelu") => Ok(Self::Gelu),
-            Some(_) => Err(section.unsupported(key, "quick_gelu, gelu")),
-        }
+        let Some(name) = section.string(key)? else { return Ok(default) };
+        let found = Self::ALL.into_iter().find(|activation| activation.name() == name);
+        found.ok_or_else(|| section.unsupported(key, "quick_gelu, gelu, gelu_pytorch_tanh"))
     }
 }
 
 impl VisionConfig {
     /// Reads `vision_config`, or the defaults if the section is missing.
     pub(crate) fn read(section: Option<&Section<'_>>) -> Result<Self, CheckpointError> {
-        let Some(section) = section else { return Ok(Self::from_defaults(&WHOLE_SECTION)) };
-        if section.string("model_type")?.is_some_and(|name| name != "clip_vision_model") {
-            return Err(section.unsupported("model_type", "clip_vision_model"));
-        }
-        let default = Self::from_defaults(&CLASS);
+        let Some(section) = section else { return Ok(WHOLE_SECTION) };
+        let default = match section.string("model_type")?.as_deref() {
+            None | Some("clip_vision_model") => CLIP,
+            Some("siglip_vision_model") => SIGLIP,
+            Some(_) => return Err(section.unsupported("model_type", "clip_vision_model, siglip_vision_model")),
+        };
         let config = Self {
             hidden_size: section.size("hidden_size")?.unwrap_or(default.hidden_size),
             intermediate_size: section.size("intermediate_size")?.unwrap_or(default.intermediate_size),
@@ -92,8 +128,9 @@ impl VisionConfig {
         if !config.hidden_size.is_multiple_of(config.heads) {
             return Err(section.invalid_pair("num_attention_heads", config.heads, "hidden_size", config.hidden_size));
         }
-        if !config.image_size.is_multiple_of(config.patch_size) {
-            return Err(section.invalid_pair("patch_size", config.patch_size, "image_size", config.image_size));
+        if config.patch_size > config.image_size {
+            let expected = format!("at most image_size, {}", config.image_size);
+            return Err(section.invalid("patch_size", &config.patch_size.to_string(), &expected));
         }
         Ok(config)
     }
@@ -107,20 +144,5 @@ impl VisionConfig {
     pub fn positions(&self) -> usize {
         let side = self.patches_per_side() as usize;
         side * side + usize::from(self.has_cls)
-    }
-
-    fn from_defaults(defaults: &Defaults) -> Self {
-        Self {
-            hidden_size: defaults.hidden_size,
-            intermediate_size: defaults.intermediate_size,
-            layers: defaults.layers,
-            heads: defaults.heads,
-            image_size: defaults.image_size,
-            patch_size: defaults.patch_size,
-            channels: 3,
-            layer_norm_eps: 1e-5,
-            activation: Activation::QuickGelu,
-            has_cls: true,
-        }
     }
 }

@@ -53,7 +53,7 @@ impl LanguageModel {
             (0..config.layers).map(|layer| Block::load(&weights, &config, layer)).collect::<Result<Vec<_>, _>>()?;
         let norm = RmsNorm::load(&weights, names::FINAL_NORM, config.hidden_size, config.rms_norm_eps)?;
         let head = if tied {
-            Linear::from_weight(&embeddings)?
+            Linear::from_tensors(&embeddings, None)?
         } else {
             Linear::load(&weights, names::HEAD, config.hidden_size, config.vocab_size, Bias::Without)?
         };

@@ -51,9 +51,9 @@ impl Linear {
         Ok(Self { weight: weights.linear(parts, inputs)?, bias })
     }
 
-    /// Returns the layer with this `[out, in]` weight and no bias.
-    pub(crate) fn from_weight(weight: &Tensor) -> Result<Self, ModelError> {
-        Ok(Self { weight: weight.t()?.contiguous()?, bias: None })
+    /// Returns the layer with this `[out, in]` weight and this `[out]` bias.
+    pub(crate) fn from_tensors(weight: &Tensor, bias: Option<Tensor>) -> Result<Self, ModelError> {
+        Ok(Self { weight: weight.t()?.contiguous()?, bias })
     }
 
     /// x: `[rows, in]`, result `[rows, out]`
@@ -114,5 +114,6 @@ pub(crate) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor, Mod
     Ok(match activation {
         Activation::QuickGelu => (x * ops::sigmoid(&(x * 1.702)?)?)?,
         Activation::Gelu => x.gelu_erf()?,
+        Activation::GeluTanh => x.gelu()?,
     })
 }

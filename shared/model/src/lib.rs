@@ -1,4 +1,4 @@
-//! The model: checkpoint loading, CLIP tower, projector, decoder, attention.
+//! The model: checkpoint loading, vision tower, projector, decoder, attention.
 //!
 //! The one user of candle; nothing of candle is in the public interface. Two models load from one checkpoint and
 //! touch only their own tensors: [`VisionModel`] turns tiles into features, [`LanguageModel`] turns features and tokens

@@ -36,14 +36,16 @@ impl VisionModel {
         let selection = Selection::new(&config);
         let device = Device::new(options.compute)?;
         let blocks = selection.blocks();
-        let weights = Weights::open(&checkpoint.dir, &device, options.progress, |name| names::of_vision(name, blocks))?;
+        let weights = Weights::open(&checkpoint.dir, &device, options.progress, |name| {
+            names::of_vision(name, &config.vision, blocks)
+        })?;
         let tower = Tower::load(&weights, &config.vision, selection)?;
         let projector = Projector::load(&weights, &config)?;
         let fingerprint = tower.fingerprint(&weights, &config, device.compute());
         Ok(Self { config, device, tower, projector, fingerprint })
     }
 
-    /// Returns the selected hidden states of all tiles, CLS dropped, several layers side by side.
+    /// Returns the selected hidden states of all tiles, without the class token's, several layers side by side.
     ///
     /// `pixels`: `[tiles, channels, side, side]` of any element type, normalised, `side` the tile's.
     /// The result is `[tiles * patches, tower channels]` in the compute type, patches row-major within a tile.
@@ -94,7 +96,7 @@ impl VisionModel {
     }
 
     /// Returns what identifies the encoder: BLAKE3 over the tower's tensors (names, element types, shapes, bytes as
-    /// stored), selected layers, strategy, the numbers of the vision configuration and the compute type. The four
+    /// stored), selected layers, strategy, all of the vision configuration and the compute type. The four
     /// spellings of a tensor's name count as one.
     ///
     /// What happens before the tower (processor configuration, preprocessing) is for the caller to mix in.

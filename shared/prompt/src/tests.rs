@@ -15,8 +15,17 @@ use tessera_checkpoint::Checkpoint;
 use crate::{Message, Part, Prompter, Role};
 
 /// Every tiny checkpoint.
-const FAMILIES: [&str; 8] =
-    ["mistral", "vicuna", "llama3", "qwen2", "yi", "mistral_oddgrid", "vicuna_layers", "mistral_hub_fp16"];
+const FAMILIES: [&str; 9] = [
+    "mistral",
+    "vicuna",
+    "llama3",
+    "qwen2",
+    "yi",
+    "mistral_oddgrid",
+    "vicuna_layers",
+    "siglip_full",
+    "mistral_hub_fp16",
+];
 
 /// The folder of a tiny checkpoint.
 fn tiny(family: &str) -> PathBuf {

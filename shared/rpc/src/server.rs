@@ -1,8 +1,11 @@
 //! One gRPC server: the service's routes, health and reflection on one port, and an orderly end.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use tessera_config::{Problems, Validate, duration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -21,12 +24,28 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const WINDOW_BYTES: u32 = 4 << 20;
 
 /// Bounds of a server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ServerSettings {
     /// Requests that one connection may have open.
     pub streams_per_connection: u32,
-    /// How long requests in progress may take once the server was told to stop.
+    /// How long requests in progress may take once the service was told to stop.
+    #[serde(with = "duration")]
     pub drain: Duration,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self { streams_per_connection: 1024, drain: Duration::from_secs(30) }
+    }
+}
+
+impl Validate for ServerSettings {
+    fn validate(&self, problems: &mut Problems) {
+        if self.streams_per_connection == 0 {
+            problems.add("streams_per_connection", "must be at least 1");
+        }
+    }
 }
 
 /// Why a server could not run.
@@ -38,6 +57,17 @@ pub enum ServerError {
     /// The network failed.
     #[error("the server failed: {0}")]
     Transport(#[from] tonic::transport::Error),
+    /// The port is taken, or not ours to take.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The system does not let signals be handled.
+    #[error("signals cannot be handled: {0}")]
+    Signal(std::io::Error),
 }
 
 /// A server that is being put together.
@@ -68,6 +98,11 @@ impl Server {
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
         Ok(Self { settings, routes, health, names: vec![""] })
+    }
+
+    /// The bounds.
+    pub(crate) fn settings(&self) -> ServerSettings {
+        self.settings
     }
 
     /// Adds a service.

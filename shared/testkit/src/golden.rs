@@ -25,7 +25,8 @@ pub struct Golden {
     pub greedy_text: Vec<String>,
     /// How far the best logit after the prompt is above the second best, one a sequence.
     pub margin: Vec<f32>,
-    /// `[sequences, positions, vocabulary]`; of `batch` the last 64 positions alone.
+    /// `[sequences, positions, vocabulary]`; of `batch` the last 64 positions alone, of all cases of `siglip_full` the
+    /// last 8.
     pub logits: HostTensor,
     /// `[image tokens, hidden]`, through all images: projected features with newlines. `None` without images.
     pub packed_features: Option<HostTensor>,
@@ -79,7 +80,7 @@ impl Golden {
     }
 
     /// The stored logits of a sequence that belong to no padding, f32: one `[vocabulary]` for each of its last
-    /// positions. For every case but `batch` these are all its positions.
+    /// positions. These are all its positions, but for `batch` and `siglip_full`; see [`Self::logits`].
     pub fn logit_rows(&self, sequence: usize) -> Vec<Vec<f32>> {
         let [_, stored, vocabulary] = *self.logits.shape() else { panic!("logits are {:?}", self.logits.shape()) };
         let kept = stored.min(self.unpadded_ids(sequence).len());

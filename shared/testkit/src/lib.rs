@@ -14,9 +14,19 @@ pub use golden::Golden;
 pub use tensors::{Pixels, pixels};
 
 /// The checkpoints under `tests/fixtures/tiny`. Tiles are 56 pixels wide, those of `mistral_oddgrid` 42;
-/// `mistral_hub_fp16` is `mistral` in 16-bit floats, sharded and configured as the public repositories are.
-pub const FAMILIES: [&str; 8] =
-    ["mistral", "vicuna", "llama3", "qwen2", "yi", "mistral_oddgrid", "vicuna_layers", "mistral_hub_fp16"];
+/// `mistral_hub_fp16` is `mistral` in 16-bit floats, sharded and configured as the public repositories are;
+/// `siglip_full` has a tower without class token, and is half as wide as the others.
+pub const FAMILIES: [&str; 9] = [
+    "mistral",
+    "vicuna",
+    "llama3",
+    "qwen2",
+    "yi",
+    "mistral_oddgrid",
+    "vicuna_layers",
+    "siglip_full",
+    "mistral_hub_fp16",
+];
 
 /// The folder `tests/fixtures`.
 pub fn fixtures_dir() -> PathBuf {

@@ -58,24 +58,20 @@ fn a_wrong_value_of_tower_or_projector_is_named() {
         ("vision_config", json!([]), "vision_config is [], expected an object"),
         (
             "vision_config.model_type",
-            json!("siglip_vision_model"),
-            r#"vision_config.model_type is "siglip_vision_model", supported: clip_vision_model"#,
+            json!("siglip2_vision_model"),
+            r#"vision_config.model_type is "siglip2_vision_model", supported: clip_vision_model, siglip_vision_model"#,
         ),
         (
             "vision_config.hidden_act",
             json!("relu"),
-            r#"vision_config.hidden_act is "relu", supported: quick_gelu, gelu"#,
+            r#"vision_config.hidden_act is "relu", supported: quick_gelu, gelu, gelu_pytorch_tanh"#,
         ),
         (
             "vision_config.num_attention_heads",
             json!(7),
             "vision_config.num_attention_heads is 7, expected a divisor of hidden_size, 1024",
         ),
-        (
-            "vision_config.patch_size",
-            json!(15),
-            "vision_config.patch_size is 15, expected a divisor of image_size, 336",
-        ),
+        ("vision_config.patch_size", json!(337), "vision_config.patch_size is 337, expected at most image_size, 336"),
         ("vision_config.num_channels", json!(4), "vision_config.num_channels is 4, supported: 3"),
         ("vision_feature_layer", json!(25), "vision_feature_layer is 25, expected one or more layers from -25 to 24"),
         (
@@ -94,7 +90,11 @@ fn a_wrong_value_of_tower_or_projector_is_named() {
             json!("cls"),
             r#"vision_feature_select_strategy is "cls", supported: default, full"#,
         ),
-        ("projector_hidden_act", json!("swish"), r#"projector_hidden_act is "swish", supported: quick_gelu, gelu"#),
+        (
+            "projector_hidden_act",
+            json!("swish"),
+            r#"projector_hidden_act is "swish", supported: quick_gelu, gelu, gelu_pytorch_tanh"#,
+        ),
         ("image_token_index", json!(-1), "image_token_index is -1, expected a token id"),
         (
             "image_token_index",

@@ -1,8 +1,8 @@
-//! The CLIP vision tower, up to the last hidden state that is asked for.
+//! The vision tower, CLIP's or SigLIP's, up to the last hidden state that is asked for.
 
 use blake3::Hasher;
 use candle_core::Tensor;
-use tessera_checkpoint::{Activation, FeatureSelect, ModelConfig, VisionConfig};
+use tessera_checkpoint::{Activation, ModelConfig, VisionConfig};
 use tessera_tensor::{DType, HostTensor};
 
 use super::patches;
@@ -31,7 +31,7 @@ pub(super) struct Tower {
     class_embedding: Option<Tensor>,
     /// `[positions, hidden_size]`
     positions: Tensor,
-    input_norm: LayerNorm,
+    input_norm: Option<LayerNorm>,
     blocks: Vec<Block>,
 }
 
@@ -63,16 +63,16 @@ impl Tower {
         let VisionConfig { hidden_size, channels, .. } = *config;
         let patch = config.patch_size as usize;
         let kernel = weights.tensor(names::PATCH_EMBEDDING, &[hidden_size, channels, patch, patch])?;
-        let class_embedding = match config.has_cls {
-            true => Some(weights.vector(names::CLASS_EMBEDDING, hidden_size)?.unsqueeze(0)?),
-            false => None,
-        };
+        let when = |present: bool, name| present.then(|| weights.vector(name, hidden_size)).transpose();
+        let patch_bias = when(config.patch_bias, names::PATCH_BIAS)?;
+        let class_embedding = when(config.has_cls, names::CLASS_EMBEDDING)?;
+        let input_norm = || LayerNorm::load(weights, names::INPUT_NORM, hidden_size, config.layer_norm_eps);
         let blocks = (0..selection.blocks()).map(|layer| Block::load(weights, config, layer));
         Ok(Self {
-            patch_embedding: Linear::from_weight(&kernel.reshape((hidden_size, ()))?)?,
-            class_embedding,
+            patch_embedding: Linear::from_tensors(&kernel.reshape((hidden_size, ()))?, patch_bias)?,
+            class_embedding: class_embedding.map(|class| class.unsqueeze(0)).transpose()?,
             positions: weights.matrix(names::POSITION_EMBEDDING, config.positions(), hidden_size)?,
-            input_norm: LayerNorm::load(weights, names::INPUT_NORM, hidden_size, config.layer_norm_eps)?,
+            input_norm: config.input_norm.then(input_norm).transpose()?,
             blocks: blocks.collect::<Result<_, _>>()?,
             config: config.clone(),
             selection,
@@ -100,21 +100,25 @@ impl Tower {
     }
 
     fn forward_tiles(&self, device: &Device, pixels: &HostTensor, tiles: usize) -> Result<Tensor, ModelError> {
-        let mut hidden = self.input_norm.forward(&self.embed(device, pixels, tiles)?)?;
+        let mut hidden = self.embed(device, pixels, tiles)?;
+        if let Some(norm) = &self.input_norm {
+            hidden = norm.forward(&hidden)?;
+        }
         let mut selected = vec![None; self.selection.states.len()];
         for state in 0..=self.blocks.len() {
             if let Some(block) = state.checked_sub(1).and_then(|index| self.blocks.get(index)) {
                 hidden = block.forward(&hidden, tiles)?;
             }
             for (slot, _) in selected.iter_mut().zip(&self.selection.states).filter(|(_, wanted)| **wanted == state) {
-                *slot = Some(self.without_class(&hidden, tiles)?);
+                *slot = Some(self.patch_rows(&hidden, tiles)?);
             }
         }
         let selected: Vec<Tensor> = selected.into_iter().flatten().collect();
         Ok(Tensor::cat(&selected, 1)?)
     }
 
-    /// Returns patch vectors with their positions, the class vector in front: `[tiles * positions, hidden_size]`.
+    /// Returns patch vectors with their positions, the class vector, if there is one, in front:
+    /// `[tiles * positions, hidden_size]`.
     fn embed(&self, device: &Device, pixels: &HostTensor, tiles: usize) -> Result<Tensor, ModelError> {
         let VisionConfig { channels, hidden_size, .. } = self.config;
         let (side, patch) = (self.config.image_size as usize, self.config.patch_size as usize);
@@ -130,7 +134,7 @@ impl Tower {
     }
 
     /// hidden: `[tiles * positions, hidden_size]`; result: `[tiles * patches, hidden_size]`
-    fn without_class(&self, hidden: &Tensor, tiles: usize) -> Result<Tensor, ModelError> {
+    fn patch_rows(&self, hidden: &Tensor, tiles: usize) -> Result<Tensor, ModelError> {
         if self.class_embedding.is_none() {
             return Ok(hidden.clone());
         }
@@ -150,9 +154,10 @@ impl Tower {
             hasher.update(&(number as u64).to_le_bytes());
         }
         hasher.update(&vision.layer_norm_eps.to_le_bytes());
-        let gelu = vision.activation == Activation::Gelu;
-        let full = config.select == FeatureSelect::Full;
-        hasher.update(&[vision.has_cls, gelu, full].map(u8::from));
+        hasher.update(&[vision.has_cls, vision.patch_bias, vision.input_norm].map(u8::from));
+        for name in [vision.activation.name(), config.select.name()] {
+            hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
+        }
         hasher.update(&(self.selection.states.len() as u64).to_le_bytes());
         for &state in &self.selection.states {
             hasher.update(&(state as u64).to_le_bytes());

@@ -8,6 +8,8 @@
 //! | projector | `multi_modal_projector.` | the same | `model.multi_modal_projector.` | `model.multi_modal_projector.` |
 //! | newline | `image_newline` | the same | `model.image_newline` | `model.image_newline` |
 
+use tessera_checkpoint::VisionConfig;
+
 pub(crate) const EMBEDDINGS: &str = "model.language_model.embed_tokens.weight";
 pub(crate) const FINAL_NORM: &str = "model.language_model.norm.weight";
 pub(crate) const HEAD: &str = "lm_head";
@@ -17,6 +19,7 @@ pub(crate) const PROJECTOR_2: &str = "model.multi_modal_projector.linear_2";
 pub(crate) const TOWER: &str = "model.vision_tower.";
 pub(crate) const CLASS_EMBEDDING: &str = "model.vision_tower.embeddings.class_embedding";
 pub(crate) const PATCH_EMBEDDING: &str = "model.vision_tower.embeddings.patch_embedding.weight";
+pub(crate) const PATCH_BIAS: &str = "model.vision_tower.embeddings.patch_embedding.bias";
 pub(crate) const POSITION_EMBEDDING: &str = "model.vision_tower.embeddings.position_embedding.weight";
 /// Spelled like this in every checkpoint.
 pub(crate) const INPUT_NORM: &str = "model.vision_tower.pre_layrnorm";
@@ -51,10 +54,15 @@ pub(super) fn normalised(stored: &str) -> String {
     }
 }
 
-/// Tells whether the vision model with this many tower layers needs the tensor.
-pub(crate) fn of_vision(name: &str, layers: usize) -> bool {
-    let embedding = [CLASS_EMBEDDING, PATCH_EMBEDDING, POSITION_EMBEDDING].contains(&name);
-    let input_norm = name.starts_with(INPUT_NORM);
+/// Tells whether the vision model with this tower, of which `layers` layers run, needs the tensor.
+pub(crate) fn of_vision(name: &str, tower: &VisionConfig, layers: usize) -> bool {
+    let embedding = match name {
+        PATCH_EMBEDDING | POSITION_EMBEDDING => true,
+        PATCH_BIAS => tower.patch_bias,
+        CLASS_EMBEDDING => tower.has_cls,
+        _ => false,
+    };
+    let input_norm = tower.input_norm && name.starts_with(INPUT_NORM) && is_parameter(name);
     embedding || input_norm || is_of_layer(name, TOWER_LAYERS, layers) || is_of_both(name)
 }
 
@@ -82,6 +90,8 @@ fn is_parameter(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tessera_checkpoint::Activation;
+
     use super::*;
 
     #[test]
@@ -103,18 +113,49 @@ mod tests {
         assert_eq!(normalised("multi_modal_projector.linear_1.bias"), format!("{PROJECTOR_1}.bias"));
     }
 
+    fn tower(has_cls: bool) -> VisionConfig {
+        VisionConfig {
+            hidden_size: 64,
+            intermediate_size: 128,
+            layers: 24,
+            heads: 4,
+            image_size: 336,
+            patch_size: 14,
+            channels: 3,
+            layer_norm_eps: 1e-5,
+            activation: Activation::Gelu,
+            has_cls,
+            patch_bias: !has_cls,
+            input_norm: has_cls,
+        }
+    }
+
     #[test]
     fn each_side_wants_its_own_and_no_constants() {
+        let of_vision = |name: &str, layers| of_vision(name, &tower(true), layers);
         let block = |layer| tower_layer(layer, "mlp.fc1.weight");
         assert!(of_vision(&block(22), 23) && !of_vision(&block(23), 23) && !of_language(&block(0), 32, false));
         let layer = |layer| decoder_layer(layer, "mlp.up_proj.weight");
         assert!(of_language(&layer(31), 32, false) && !of_language(&layer(32), 32, false) && !of_vision(&layer(0), 23));
         assert!(!of_language(&decoder_layer(0, "self_attn.rotary_emb.inv_freq"), 32, false));
         assert!(!of_vision("model.vision_tower.embeddings.position_ids", 23));
-        assert!(!of_vision("model.vision_tower.post_layernorm.weight", 23));
         assert!(of_language("lm_head.weight", 32, false) && !of_language("lm_head.weight", 32, true));
         for name in [NEWLINE, "model.multi_modal_projector.linear_2.bias"] {
             assert!(of_vision(name, 0) && of_language(name, 0, true));
+        }
+    }
+
+    #[test]
+    fn a_tower_wants_the_tensors_of_its_options_and_nothing_after_its_blocks() {
+        let (clip, siglip) = (tower(true), tower(false));
+        for name in [CLASS_EMBEDDING, "model.vision_tower.pre_layrnorm.weight", "model.vision_tower.pre_layrnorm.bias"]
+        {
+            assert!(of_vision(name, &clip, 23) && !of_vision(name, &siglip, 23), "{name}");
+        }
+        assert!(of_vision(PATCH_BIAS, &siglip, 23) && !of_vision(PATCH_BIAS, &clip, 23));
+        for name in ["post_layernorm.weight", "head.probe", "head.mlp.fc1.weight", "head.attention.in_proj_bias"] {
+            let name = format!("{TOWER}{name}");
+            assert!(!of_vision(&name, &siglip, 24) && !of_vision(&name, &clip, 24), "{name}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, error::Error, fs};
 
 use safetensors::Dtype;
-use tessera_checkpoint::{Checkpoint, FeatureSelect};
+use tessera_checkpoint::Checkpoint;
 use tessera_model::{Input, LanguageModel, LoadOptions, Logits, ModelError, Progress, VisionModel};
 use tessera_tensor::DType;
 use tessera_testkit::{Golden, family_dir, pixels};
@@ -306,22 +306,6 @@ fn every_hidden_state_can_be_selected() {
     }
     assert!(states.windows(2).all(|pair| pair[0] != pair[1]));
     assert!(matches!(encode(&[1, -1]), Err(ModelError::TensorShape { .. })), "the projector is for one state");
-}
-
-#[test]
-fn a_tower_without_class_embedding_keeps_all_rows() {
-    let mut copy = Copy::of("mistral");
-    copy.tensors.remove("vision_tower.embeddings.class_embedding");
-    let positions = copy.tensors.get_mut("vision_tower.embeddings.position_embedding.weight").unwrap();
-    positions.shape[0] -= 1;
-    positions.data.drain(..64 * 4);
-    copy.write();
-    let mut checkpoint = open(&copy);
-    checkpoint.model.vision.has_cls = false;
-    checkpoint.model.select = FeatureSelect::Full;
-    let vision = VisionModel::load(&checkpoint, &LoadOptions::default()).unwrap();
-    let tiles = tiles_of(&pixels(56, "one_image").torchvision, 0, 2);
-    assert_eq!(vision.encode(&tiles).unwrap().shape(), [2 * 16, 64]);
 }
 
 #[test]

@@ -7,5 +7,6 @@ mod invariance;
 mod loading;
 mod parity;
 mod run;
+mod siglip;
 mod speed;
 mod window;
