@@ -14,16 +14,19 @@ pub(crate) async fn run(up: Up) -> anyhow::Result<()> {
     if model.is_embedded() {
         output::note(EMBEDDED_NOTE);
     }
+    let interrupted = tessera_rpc::interrupted();
+    tokio::pin!(interrupted);
     let starting = Cluster::start(model.dir(), Addresses::from(up.host, up.port));
     let cluster = tokio::select! {
+        biased;
+        signal = &mut interrupted => return Ok(signal?),
         cluster = starting => cluster?,
-        signal = tessera_rpc::interrupted() => return Ok(signal?),
     };
     let Addresses { gateway, vision, language } = cluster.addresses;
     output::text(&format!(
         "gateway   http://{gateway}\nvision    http://{vision}\nlanguage  http://{language}\n\
          ask with: tessera ask --server http://{gateway} --image PATH \"…\"\n"
     ))?;
-    tessera_rpc::interrupted().await?;
+    interrupted.await?;
     cluster.stop().await
 }

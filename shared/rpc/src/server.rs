@@ -130,6 +130,7 @@ impl Server {
         for &name in &names {
             health.set_service_status(name, ServingStatus::Serving).await;
         }
+        tracing::info!(services = ?names, "serving");
         // Nagle's algorithm would hold every small message back for tens of milliseconds.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let serving = tonic::transport::Server::builder()

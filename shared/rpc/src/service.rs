@@ -53,13 +53,15 @@ impl Service {
         let serving = self.run(listener, stop.clone());
         tokio::pin!(serving);
         tokio::select! {
-            served = &mut serving => served,
+            // First, so that a signal is handled from the moment on at which the service serves.
+            biased;
             signal = interrupted() => {
                 signal.map_err(ServerError::Signal)?;
                 tracing::info!("draining");
                 stop.cancel();
                 serving.await
             }
+            served = &mut serving => served,
         }
     }
 }

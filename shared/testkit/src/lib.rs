@@ -5,12 +5,15 @@
 
 mod cases;
 mod golden;
+mod program;
+pub mod service;
 mod tensors;
 
 use std::path::{Path, PathBuf};
 
 pub use cases::{CASES, Turn, conversations, picture, picture_count};
 pub use golden::Golden;
+pub use program::Program;
 pub use tensors::{Pixels, pixels};
 
 /// The checkpoints under `tests/fixtures/tiny`. Tiles are 56 pixels wide, those of `mistral_oddgrid` 42;

@@ -8,5 +8,4 @@ mod loading;
 mod parity;
 mod run;
 mod siglip;
-mod speed;
 mod window;

@@ -1,5 +1,10 @@
 //! How long one layer of the real shapes takes. Run alone, on a quiet machine:
-//! `cargo test -p tessera-model --test model speed -- --ignored --nocapture`.
+//! `cargo bench -p tessera-model`.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench ends at the first error and prints its figures")]
+
+#[expect(dead_code, reason = "shared with the tests, which use more of it")]
+#[path = "../tests/model/copy.rs"]
+mod copy;
 
 use std::time::Instant;
 
@@ -10,7 +15,7 @@ use tessera_model::{Chunk, Input, KvCache, LanguageModel, LoadOptions, Logits, V
 use tessera_tensor::HostTensor;
 use tessera_testkit::family_dir;
 
-use crate::copy::{Copy, Stored};
+use copy::{Copy, Stored};
 
 /// Mistral 7B behind CLIP ViT-L/14-336, one layer each, with a small vocabulary.
 fn real_shapes() -> (Copy, Checkpoint) {
@@ -45,40 +50,44 @@ fn real_shapes() -> (Copy, Checkpoint) {
     (copy, checkpoint)
 }
 
-/// Prints the best of some runs.
-fn best<T>(what: &str, runs: usize, mut run: impl FnMut() -> T) -> T {
-    let mut fastest = f64::INFINITY;
-    let mut result = None;
-    for _ in 0..runs {
+/// Prints the fastest, the median and the slowest of some runs.
+fn time<T>(what: &str, runs: usize, mut run: impl FnMut() -> T) -> T {
+    let timed = |run: &mut dyn FnMut() -> T| {
         let start = Instant::now();
-        result = Some(run());
-        fastest = fastest.min(start.elapsed().as_secs_f64());
+        let result = run();
+        (start.elapsed().as_secs_f64() * 1e3, result)
+    };
+    let (first, mut result) = timed(&mut run);
+    let mut times = vec![first];
+    for _ in 1..runs {
+        let (time, latest) = timed(&mut run);
+        times.push(time);
+        result = latest;
     }
-    println!("{what:45} {:9.1} ms", fastest * 1e3);
-    result.unwrap()
+    times.sort_by(f64::total_cmp);
+    println!("{what:45} {:9.1} {:9.1} {:9.1} ms", times[0], times[runs / 2], times[runs - 1]);
+    result
 }
 
-#[test]
-#[ignore = "takes a minute and a quiet machine"]
-fn one_layer_of_the_real_shapes() {
+fn main() {
     let (_copy, checkpoint) = real_shapes();
     let load = LoadOptions::default();
-    let vision = best("load tower (1 block), f16 to f32", 1, || VisionModel::load(&checkpoint, &load).unwrap());
-    let language = best("load decoder (1 layer), f16 to f32", 1, || LanguageModel::load(&checkpoint, &load).unwrap());
+    let vision = time("load tower (1 block), f16 to f32", 1, || VisionModel::load(&checkpoint, &load).unwrap());
+    let language = time("load decoder (1 layer), f16 to f32", 1, || LanguageModel::load(&checkpoint, &load).unwrap());
 
     let pixels = HostTensor::from_f32(vec![1, 3, 336, 336], vec![0.5; 3 * 336 * 336]).unwrap();
-    best("tower, one tile, 1 block", 5, || vision.encode(&pixels).unwrap());
+    time("tower, one tile, 1 block", 5, || vision.encode(&pixels).unwrap());
     let geometry = tessera_anyres::Geometry::new(vec![ImageSize { height: 672, width: 672 }], 336, 14).unwrap();
     let plan = geometry.plan(ImageSize { height: 672, width: 672 });
     let features = HostTensor::from_f32(vec![2880, 1024], vec![0.1; 2880 * 1024]).unwrap();
-    best("projector, 672x672", 2, || language.image_embedding(&features, &plan).unwrap());
+    time("projector, 672x672", 2, || language.image_embedding(&features, &plan).unwrap());
 
     let ids: Vec<u32> = (0..512).map(|id| id % 600).collect();
     for before in [0, 2560] {
         let mut cache = language.new_cache(4000).unwrap();
         fill(&language, &mut cache, before);
         for rows in [512, 32, 1] {
-            best(&format!("decoder layer, {rows} rows after {before}"), 5, || {
+            time(&format!("decoder layer, {rows} rows after {before}"), 5, || {
                 cache.truncate(before);
                 let inputs = vec![Input::Tokens(&ids[..rows])];
                 let mut batch = [Chunk { cache: &mut cache, start: before, inputs, logits: Logits::None }];
@@ -88,7 +97,7 @@ fn one_layer_of_the_real_shapes() {
     }
     let mut caches: Vec<KvCache> = (0..8).map(|_| language.new_cache(2600).unwrap()).collect();
     caches.iter_mut().for_each(|cache| fill(&language, cache, 512));
-    best("decoder layer, 8 sequences, 1 row after 512", 5, || {
+    time("decoder layer, 8 sequences, 1 row after 512", 5, || {
         let mut batch: Vec<Chunk<'_>> = Vec::new();
         for cache in &mut caches {
             cache.truncate(512);
