@@ -256,6 +256,30 @@ fn a_request_over_the_limit_is_refused_by_its_length() {
     });
 }
 
+/// A request as somebody writes it who does not know that text is UTF-8.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RawRequest {
+    #[prost(bytes = "vec", tag = "3")]
+    request_id: Vec<u8>,
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_the_callers_fault() {
+    limited(async {
+        let cluster = Cluster::of("mistral").await;
+        let mut client = tonic::client::Grpc::new(cluster.gateway.channel());
+        client.ready().await.unwrap();
+        let codec = tonic_prost::ProstCodec::<RawRequest, proto::GenerateResponse>::default();
+        let path = tonic::codegen::http::uri::PathAndQuery::from_static("/tessera.gateway.v1.Gateway/Generate");
+        let request = tonic::Request::new(RawRequest { request_id: vec![0xff, 0xfe] });
+        let status = client.server_streaming(request, path, codec).await.unwrap_err();
+        let error = Error::from(status);
+        assert_eq!((error.kind, error.reason.as_ref()), (ErrorKind::Invalid, "REQUEST_MALFORMED"), "{error:?}");
+        assert!(error.message.contains("request_id") && error.message.contains("UTF-8"), "{error}");
+        cluster.answers_as_the_reference("mistral", "one_image").await;
+    });
+}
+
 #[test]
 fn a_key_must_be_the_encoders_own() {
     limited(async {

@@ -29,6 +29,15 @@ fn a_pool_that_cannot_be_reached_is_named() {
 }
 
 #[test]
+fn text_alone_is_answered_while_the_vision_pool_is_down() {
+    limited(async {
+        let dead = DeadAddress::new();
+        let cluster = Cluster::start("mistral", |settings| settings.gateway.vision = vec![dead.url.clone()]).await;
+        cluster.answers_as_the_reference("mistral", "text_only").await;
+    });
+}
+
+#[test]
 fn a_worker_that_is_lost_is_named() {
     limited(async {
         for pool in ["vision", "language"] {

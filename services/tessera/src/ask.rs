@@ -9,6 +9,7 @@ use tessera_api::language::FinishReason;
 use crate::cli::Ask;
 use crate::cluster::{Addresses, Cluster};
 use crate::model::{EMBEDDED_NOTE, Model};
+use crate::output::Waiting;
 use crate::{client, files, output};
 
 /// Asks, and shows the answer.
@@ -24,7 +25,7 @@ pub(crate) async fn run(ask: Ask) -> anyhow::Result<()> {
     if model.is_embedded() {
         output::note(EMBEDDED_NOTE);
     }
-    let cluster = Cluster::start(model.dir(), Addresses::any()).await?;
+    let cluster = Cluster::start(model.dir(), ask.compute, Addresses::any()).await?;
     let url = format!("http://{}", cluster.addresses.gateway);
     let shown = show(&url, request, ask.json).await;
     cluster.stop().await?;
@@ -51,26 +52,40 @@ fn request(ask: &Ask) -> anyhow::Result<GenerateRequest> {
 
 /// Streams the answer as text, or collects it into one JSON object.
 async fn show(url: &str, request: GenerateRequest, json: bool) -> anyhow::Result<()> {
-    let mut answer = client::generate(url, request).await?;
+    let waiting = Waiting::new("looking and thinking");
+    let mut answer = awaited(&waiting, client::generate(url, request)).await?;
     let (mut text, mut ids, mut seed) = (String::new(), Vec::new(), 0);
-    while let Some(event) = answer.next().await? {
+    while let Some(event) = awaited(&waiting, answer.next()).await? {
         match event {
             Event::Started(started) => seed = started.seed,
             Event::Delta { text: piece, token_ids } => {
                 if !json {
+                    waiting.end();
                     output::text(&piece)?;
                 }
                 text.push_str(&piece);
                 ids.extend(token_ids);
             }
-            Event::Finished(finished) if json => {
-                let object = object(&text, &ids, seed, &finished);
-                return Ok(output::text(&format!("{object:#}\n"))?);
+            Event::Finished(finished) => {
+                waiting.end();
+                let last = if json { format!("{:#}\n", object(&text, &ids, seed, &finished)) } else { "\n".into() };
+                return Ok(output::text(&last)?);
             }
-            Event::Finished(_) => return Ok(output::text("\n")?),
         }
     }
     anyhow::bail!("the gateway ended the answer too early; ask again")
+}
+
+/// Waits for something while a spinner turns.
+async fn awaited<T>(waiting: &Waiting, future: impl Future<Output = T>) -> T {
+    tokio::pin!(future);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut future => return done,
+            () = waiting.turn() => {}
+        }
+    }
 }
 
 fn object(text: &str, ids: &[u32], seed: u64, finished: &Finished) -> Value {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use tessera_tensor::DType;
 
 /// Asks LLaVA-NeXT vision-language models about pictures: a gateway, a vision and a language worker over gRPC.
 #[derive(Debug, Parser)]
@@ -46,6 +47,9 @@ pub(crate) struct Ask {
     /// Folder of a checkpoint in the Hugging Face layout; an embedded one by default
     #[arg(long, value_name = "DIR", conflicts_with = "server")]
     pub(crate) model: Option<PathBuf>,
+    /// Type that the model computes in: f32, or f16 for half the memory
+    #[arg(long, default_value_t = DType::F32, value_name = "TYPE", conflicts_with = "server")]
+    pub(crate) compute: DType,
     /// Ask a gateway that runs elsewhere instead of starting the services here
     #[arg(long, value_name = "URL")]
     pub(crate) server: Option<String>,
@@ -75,6 +79,9 @@ pub(crate) struct Up {
     /// Folder of a checkpoint in the Hugging Face layout; an embedded one by default
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
+    /// Type that the model computes in: f32, or f16 for half the memory
+    #[arg(long, default_value_t = DType::F32, value_name = "TYPE")]
+    pub(crate) compute: DType,
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
     pub(crate) host: IpAddr,

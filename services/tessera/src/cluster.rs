@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tessera_rpc::{ServerError, ServerSettings, Tasks};
+use tessera_tensor::DType;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -14,6 +15,8 @@ use crate::output::Progress;
 
 /// How long requests in progress may take when the program ends.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long a request and its images may take: a large model on a small machine is slow, and its only user is patient.
+const TIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Where to listen.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +54,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When a port is taken or the checkpoint cannot be used.
-    pub(crate) async fn start(model: &Path, addresses: Addresses) -> anyhow::Result<Self> {
+    pub(crate) async fn start(model: &Path, compute: DType, addresses: Addresses) -> anyhow::Result<Self> {
         let gateway_listener = bind(addresses.gateway).await?;
         let vision_listener = bind(addresses.vision).await?;
         let language_listener = bind(addresses.language).await?;
@@ -66,11 +69,18 @@ impl Cluster {
             model: model.to_owned(),
             vision: vec![format!("http://{}", addresses.vision)],
             language: vec![format!("http://{}", addresses.language)],
+            limits: tessera_gateway::LimitSettings { time: TIME, ..Default::default() },
             server,
-            ..tessera_gateway::Settings::default()
+            ..Default::default()
         };
-        let vision = tessera_vision::Settings { model: model.to_owned(), server, ..Default::default() };
-        let language = tessera_language::Settings { model: model.to_owned(), server, ..Default::default() };
+        let vision = tessera_vision::Settings { model: model.to_owned(), compute, server, ..Default::default() };
+        let language = tessera_language::Settings {
+            model: model.to_owned(),
+            compute,
+            features: tessera_language::FeatureSettings { wait: TIME, ..Default::default() },
+            server,
+            ..Default::default()
+        };
         // One after the other: each reads at the disk's speed, and the gateway finds a wrong checkpoint at once.
         let gateway = tessera_gateway::build(gateway).await?;
         let vision = tessera_vision::build(vision, shown("loading vision tower")).await?;

@@ -68,6 +68,41 @@ impl Progress {
     }
 }
 
+/// A spinner with the time that has passed, on a terminal, while the first word is awaited for over a second.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    bar: ProgressBar,
+    since: Instant,
+}
+
+impl Waiting {
+    /// Makes a spinner that is not shown yet.
+    pub(crate) fn new(what: &str) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        bar.set_message(what.to_owned());
+        Self { bar, since: Instant::now() }
+    }
+
+    /// Waits for a moment and turns the spinner.
+    pub(crate) async fn turn(&self) {
+        tokio::time::sleep(PATIENCE / 5).await;
+        if self.bar.is_finished() {
+            return;
+        }
+        if self.bar.is_hidden() && self.since.elapsed() > PATIENCE {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        self.bar.tick();
+    }
+
+    /// Takes the spinner away.
+    pub(crate) fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();

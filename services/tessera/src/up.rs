@@ -16,7 +16,7 @@ pub(crate) async fn run(up: Up) -> anyhow::Result<()> {
     }
     let interrupted = tessera_rpc::interrupted();
     tokio::pin!(interrupted);
-    let starting = Cluster::start(model.dir(), Addresses::from(up.host, up.port));
+    let starting = Cluster::start(model.dir(), up.compute, Addresses::from(up.host, up.port));
     let cluster = tokio::select! {
         biased;
         signal = &mut interrupted => return Ok(signal?),
