@@ -95,6 +95,16 @@ fn devices_are_told_apart_in_one_place() {
 }
 
 #[test]
+fn decoder_and_attention_are_written_once() {
+    in_every_source("the model is configured, not copied", places::variants);
+}
+
+#[test]
+fn every_queue_has_a_bound() {
+    in_every_source("everything that can grow has a bound", places::unbounded_queues);
+}
+
+#[test]
 fn no_source_file_is_long() {
     in_every_source("one idea a file", writing::long_file);
 }

@@ -83,6 +83,21 @@ pub(crate) fn features(source: &Source) -> Vec<String> {
     found(source, |line| !allowed && gated(line), "cfg(feature) outside the model's attention and device modules")
 }
 
+/// One decoder and one attention: no part of the model asks which family it computes, and only attention takes a softmax.
+pub(crate) fn variants(source: &Source) -> Vec<String> {
+    let model = source.path.starts_with("shared/model/src/");
+    let attention = source.is_module("shared/model/src", "attention");
+    let branches = |line: &str| has_word(line, "Family");
+    let attends = |line: &str| line.contains("softmax") && !attention;
+    found(source, |line| model && (branches(line) || attends(line)), "a second decoder or attention")
+}
+
+/// Queues have a bound: what makes one without is not used.
+pub(crate) fn unbounded_queues(source: &Source) -> Vec<String> {
+    let makes = |line: &str| has_word(line, "unbounded_channel") || line.contains("std::sync::mpsc");
+    found(source, makes, "a queue without a bound")
+}
+
 /// Whether the line begins an import.
 fn is_import(line: &str) -> bool {
     line.trim_start().starts_with("use ") || line.trim_start().starts_with("pub use ")
@@ -166,6 +181,20 @@ mod samples {
         let bad = "tokio::spawn(a);\ntokio::task::spawn_blocking(b);\ntasks.spawn(c);\n";
         assert_eq!(lines(spawned_tasks, "services/vision/src/batcher.rs", bad), [1, 2]);
         assert!(lines(spawned_tasks, "shared/rpc/src/tasks.rs", bad).is_empty());
+    }
+
+    #[test]
+    fn a_second_decoder_or_attention_is_found() {
+        let bad = "match config.family { Family::Llama => a }\nlet p = ops::softmax_last_dim(&s)?;\n";
+        assert_eq!(lines(variants, "shared/model/src/language/block.rs", bad), [1, 2]);
+        assert_eq!(lines(variants, "shared/model/src/attention.rs", bad), [1]);
+        assert!(lines(variants, "shared/checkpoint/src/text.rs", bad).is_empty());
+    }
+
+    #[test]
+    fn a_queue_without_a_bound_is_found() {
+        let bad = "let (a, b) = mpsc::unbounded_channel();\nuse std::sync::mpsc;\nlet (c, d) = mpsc::channel(8);\n";
+        assert_eq!(lines(unbounded_queues, "services/vision/src/device.rs", bad), [1, 2]);
     }
 
     #[test]
