@@ -185,8 +185,9 @@ fn tolerance(family: &str) -> (f32, f32) {
     match family {
         // The reference ran in half precision: eleven bits of features up to 29 and of logits up to 7.
         "mistral_hub_fp16" => (6e-2, 3e-2),
-        // Its head is the embedding table: logits reach 37, where the steps of 32-bit floats are 4e-6 wide.
-        "vicuna_layers" => (1e-4, 3e-4),
+        // Its head is the embedding table: logits reach 37. From the model computed in f64, ours are up to 7.5e-5 away and
+        // the reference's up to 8.8e-5; both roundings add up, to 1.25e-4 at most.
+        "vicuna_layers" => (1e-4, 1.5e-4),
         _ => (1e-4, 1e-4),
     }
 }

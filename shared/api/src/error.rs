@@ -105,11 +105,6 @@ impl Error {
         self.metadata.push((Cow::Borrowed(name), value.to_string()));
         self
     }
-
-    /// True where another worker may succeed with the same request.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Exhausted)
-    }
 }
 
 impl fmt::Display for Error {

@@ -130,11 +130,6 @@ impl TextConfig {
             qkv_bias: default.qkv_bias,
         })
     }
-
-    /// Returns how many query heads share one key and value head.
-    pub fn group_size(&self) -> usize {
-        self.heads / self.kv_heads
-    }
 }
 
 /// Refuses keys that would make this a decoder with other arithmetic.

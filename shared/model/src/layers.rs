@@ -1,8 +1,12 @@
 //! The layers that tower, projector and decoder are made of.
 
-use candle_core::{DType, Tensor};
+mod norm;
+
+use candle_core::Tensor;
 use candle_nn::ops;
 use tessera_checkpoint::Activation;
+
+pub(crate) use norm::{LayerNorm, RmsNorm};
 
 use crate::{ModelError, device, weights::Weights};
 
@@ -62,49 +66,6 @@ impl Linear {
         Ok(match &self.bias {
             Some(bias) => y.broadcast_add(bias)?,
             None => y,
-        })
-    }
-}
-
-/// Layer normalisation over the last axis.
-pub(crate) struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-    epsilon: f32,
-}
-
-impl LayerNorm {
-    pub(crate) fn load(weights: &Weights<'_>, name: &str, width: usize, epsilon: f64) -> Result<Self, ModelError> {
-        let weight = weights.vector(&format!("{name}.weight"), width)?;
-        let bias = weights.vector(&format!("{name}.bias"), width)?;
-        Ok(Self { weight, bias, epsilon: epsilon as f32 })
-    }
-
-    /// x: `[rows, width]`, contiguous
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(ops::layer_norm(x, &self.weight, &self.bias, self.epsilon)?)
-    }
-}
-
-/// Root-mean-square normalisation over the last axis, as Llama's: in f32, rounded to the type of the activations, then
-/// times the weight in that type.
-pub(crate) struct RmsNorm {
-    weight: Tensor,
-    epsilon: f32,
-}
-
-impl RmsNorm {
-    pub(crate) fn load(weights: &Weights<'_>, name: &str, width: usize, epsilon: f64) -> Result<Self, ModelError> {
-        Ok(Self { weight: weights.vector(name, width)?, epsilon: epsilon as f32 })
-    }
-
-    /// x: `[rows, width]`, contiguous
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
-        // The fused operation multiplies before it rounds; in f32 there is nothing to round.
-        Ok(if x.dtype() == DType::F32 {
-            ops::rms_norm(x, &self.weight, self.epsilon)?
-        } else {
-            ops::rms_norm_slow(x, &self.weight, self.epsilon)?
         })
     }
 }

@@ -15,11 +15,6 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Makes an empty group whose stop signal also follows `parent`.
-    pub fn under(parent: &CancellationToken) -> Self {
-        Self { tracker: TaskTracker::new(), stop: parent.child_token() }
-    }
-
     /// Runs a future as a task.
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where

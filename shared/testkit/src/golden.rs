@@ -30,6 +30,10 @@ pub struct Golden {
     pub logits: HostTensor,
     /// `[image tokens, hidden]`, through all images: projected features with newlines. `None` without images.
     pub packed_features: Option<HostTensor>,
+    /// `logits`, computed in f32 from weights stored in f16. Of `one_image` of `mistral_hub_fp16` alone.
+    pub logits_f32: Option<HostTensor>,
+    /// `packed_features`, computed in f32 from weights stored in f16. Of `one_image` of `mistral_hub_fp16` alone.
+    pub packed_features_f32: Option<HostTensor>,
 }
 
 #[derive(Deserialize)]
@@ -65,6 +69,8 @@ impl Golden {
             margin: record.margin,
             logits: tensors.require("logits"),
             packed_features: tensors.get("packed_features"),
+            logits_f32: tensors.get("logits_f32"),
+            packed_features_f32: tensors.get("packed_features_f32"),
         }
     }
 

@@ -53,6 +53,24 @@ fn weights_in_sixteen_bits_have_goldens_in_sixteen_bits() {
 }
 
 #[test]
+fn one_case_in_sixteen_bits_has_goldens_in_f32_too() {
+    for family in FAMILIES {
+        for case in CASES {
+            let golden = Golden::load(family, case);
+            let both = (golden.logits_f32.as_ref(), golden.packed_features_f32.as_ref());
+            if (family, case) == ("mistral_hub_fp16", "one_image") {
+                let (Some(logits), Some(features)) = both else { panic!("{family} {case} has none") };
+                assert_eq!((logits.dtype(), features.dtype()), (DType::F32, DType::F32));
+                assert_eq!(logits.shape(), golden.logits.shape());
+                assert_eq!(Some(features.shape()), golden.packed_features.as_ref().map(|tensor| tensor.shape()));
+            } else {
+                assert!(both.0.is_none() && both.1.is_none(), "{family} {case}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_image_is_there_with_its_pixels() {
     for case in CASES {
         let count = picture_count(case);
