@@ -1,6 +1,7 @@
 //! The language worker as a program.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use clap::Parser;
 use tessera_config::{Arguments, Start};
@@ -14,7 +15,11 @@ struct Cli {
     arguments: Arguments,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    run().map_or_else(tessera_telemetry::failed, |()| ExitCode::SUCCESS)
+}
+
+fn run() -> anyhow::Result<()> {
     match Cli::parse().arguments.start("TESSERA_LANGUAGE")? {
         Start::Print(text) => Ok(std::io::stdout().write_all(text.as_bytes())?),
         Start::Serve(settings) => serve(settings),

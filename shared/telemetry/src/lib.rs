@@ -1,6 +1,7 @@
 //! Logs: which are written, and how.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt};
@@ -78,6 +79,14 @@ pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
     // The only failure is that somebody was first.
     let _ = if json { lines.json().flatten_event(true).finish().try_init() } else { lines.finish().try_init() };
     Ok(())
+}
+
+/// Writes why a program failed to the standard error stream, in the words of the error and its causes, and returns the
+/// exit code that says so. For errors that come before there are logs, or that end the program.
+pub fn failed(error: impl std::fmt::Display) -> ExitCode {
+    // There is nobody left to tell when the stream is closed.
+    let _ = writeln!(io::stderr(), "error: {error:#}");
+    ExitCode::FAILURE
 }
 
 #[cfg(test)]

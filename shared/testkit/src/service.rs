@@ -27,6 +27,7 @@ pub fn says_everything_wrong_at_once(executable: &str) {
     let checked = run(executable, &["--check-config", "--listen", "nowhere", "--set", "server.drian=3s"]);
     let said = String::from_utf8_lossy(&checked.stderr);
     assert!(!checked.status.success(), "{said}");
+    assert!(said.starts_with("error: ") && !said.contains("backtrace"), "{said}");
     for expected in ["listen", "nowhere", "server.drian", "server.drain", "model"] {
         assert!(said.contains(expected), "{expected:?} is not in: {said}");
     }
