@@ -16,6 +16,12 @@ pub(crate) fn text(text: &str) -> std::io::Result<()> {
     out.flush()
 }
 
+/// Tells whether a program ended because nobody reads its output any more, as in `tessera ask … | head`.
+pub(crate) fn reader_left(error: &anyhow::Error) -> bool {
+    let pipe = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    error.downcast_ref::<std::io::Error>().is_some_and(pipe)
+}
+
 /// Writes a remark to standard error.
 pub(crate) fn note(text: &str) {
     prefixed("note", "36", text);

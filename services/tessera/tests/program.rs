@@ -1,6 +1,8 @@
 //! The program as a user runs it.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails it by panicking")]
 
+use std::process::Stdio;
+
 use assert_cmd::Command;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -99,6 +101,17 @@ fn free_ports() -> u16 {
     let mut tries = std::iter::repeat_with(|| bind(0).map(|listener| listener.local_addr().unwrap().port()));
     let free = |port: &u16| *port < 65_000 && bind(port + 1).is_some() && bind(port + 2).is_some();
     tries.by_ref().take(1000).flatten().find(free).unwrap()
+}
+
+#[test]
+fn a_reader_who_leaves_is_no_error() {
+    let model = family_dir("mistral");
+    let mut command = std::process::Command::new(EXECUTABLE);
+    let arguments = ["ask", "What is shown?", "--max-tokens", "64", "--model", model.to_str().unwrap()];
+    let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
 }
 
 #[test]
