@@ -8,7 +8,7 @@ use tessera_checkpoint::Checkpoint;
 use tessera_image::{DecodeOptions, Preprocessor, Resizer};
 use tessera_model::{Chunk, ImageEmbedding, Input, KvCache, LanguageModel, LoadOptions, Logits, VisionModel};
 use tessera_tensor::HostTensor;
-use tessera_testkit::{CASES, FAMILIES, Golden, conversations, family_dir, picture, picture_count};
+use tessera_testkit::{CASES, FAMILIES, Golden, conversations, distance, family_dir, picture, picture_count};
 
 use crate::cluster::{Cluster, limited};
 use crate::conversation::{Expected, Reply, request};
@@ -174,20 +174,14 @@ fn argmax(values: &[f32]) -> u32 {
     u32::try_from(best.0).unwrap()
 }
 
-/// The largest distance of two numbers at the same place.
-fn distance(left: &[f32], right: &[f32]) -> f32 {
-    assert_eq!(left.len(), right.len());
-    left.iter().zip(right).map(|(a, b)| (a - b).abs()).fold(0.0, |worst, d| if d.is_nan() { d } else { worst.max(d) })
-}
-
 /// The largest errors of features and logits that pass.
-fn tolerance(family: &str) -> (f32, f32) {
-    match family {
+fn tolerance(family: &str, case: &str) -> (f32, f32) {
+    match (family, case) {
         // The reference ran in half precision: eleven bits of features up to 29 and of logits up to 7.
-        "mistral_hub_fp16" => (6e-2, 3e-2),
+        ("mistral_hub_fp16", _) => (6e-2, 3e-2),
         // Its head is the embedding table: logits reach 37. From the model computed in f64, ours are up to 7.5e-5 away and
         // the reference's up to 8.8e-5; both roundings add up, to 1.25e-4 at most.
-        "vicuna_layers" => (1e-4, 1.5e-4),
+        ("vicuna_layers", "batch" | "portrait") => (1e-4, 1.5e-4),
         _ => (1e-4, 1e-4),
     }
 }
@@ -204,7 +198,7 @@ fn features_and_logits_from_image_files_are_the_references() {
             let shown = features.map_or("no images".into(), |features| format!("{features:.1e}"));
             let equal = if tokens_equal { "yes" } else { "no" };
             writeln!(table, "| {family} | {case} | {shown} | {logits:.1e} | {equal} |").unwrap();
-            let (most_features, most_logits) = tolerance(family);
+            let (most_features, most_logits) = tolerance(family, case);
             // Negated, so that a distance that is not a number does not pass.
             if !(features.unwrap_or(0.0) <= most_features && logits <= most_logits && tokens_equal) {
                 beyond.push(format!("{family} {case}"));

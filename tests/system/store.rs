@@ -8,7 +8,7 @@ use tessera_api::embedding::{FetchRequest, Representation};
 use tessera_api::proto::embedding::v1 as proto;
 use tessera_embedding::{Artifact, ImageKey};
 use tessera_tensor::{DType, HostTensor};
-use tessera_testkit::{FAMILIES, Golden, picture};
+use tessera_testkit::{FAMILIES, Golden, distance, picture};
 
 use crate::cluster::{Cluster, limited};
 
@@ -108,9 +108,7 @@ fn payloads_are_what_their_headers_say_and_what_the_reference_computed() {
                 if representation == Representation::Projected {
                     let golden = Golden::load(family, "one_image").packed_features.unwrap();
                     assert_eq!((header.rows, opened.features.shape()), (encoded.image_tokens, golden.shape()));
-                    let ours = opened.features.to_f32();
-                    let errors = ours.iter().zip(golden.to_f32()).map(|(ours, theirs)| (ours - theirs).abs());
-                    let largest = errors.fold(0.0, f32::max);
+                    let largest = distance(&opened.features.to_f32(), &golden.to_f32());
                     assert!(largest <= 1e-4, "{family}: {largest}");
                 }
             }

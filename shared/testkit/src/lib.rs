@@ -4,6 +4,7 @@
 //! when a fixture is missing or is not what it should be: a test has nothing better to do.
 
 mod cases;
+mod distance;
 mod golden;
 mod program;
 pub mod service;
@@ -12,6 +13,7 @@ mod tensors;
 use std::path::{Path, PathBuf};
 
 pub use cases::{CASES, Turn, conversations, picture, picture_count};
+pub use distance::distance;
 pub use golden::Golden;
 pub use program::Program;
 pub use tensors::{Pixels, pixels};

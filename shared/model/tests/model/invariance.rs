@@ -3,9 +3,9 @@
 
 use tessera_checkpoint::Checkpoint;
 use tessera_model::{Chunk, Input, KvCache, LoadOptions, Logits, VisionModel};
-use tessera_testkit::{FAMILIES, Golden, family_dir, pixels};
+use tessera_testkit::{FAMILIES, Golden, distance, family_dir, pixels};
 
-use crate::run::{Loaded, argmax, distance, slice, tiles_of};
+use crate::run::{Loaded, argmax, slice, tiles_of};
 
 /// Attention over another number of keys sums in another order.
 const TOLERANCE: f32 = 1e-5;

@@ -6,11 +6,11 @@ use safetensors::Dtype;
 use tessera_checkpoint::Checkpoint;
 use tessera_model::{Input, LanguageModel, LoadOptions, Logits, ModelError, Progress, VisionModel};
 use tessera_tensor::DType;
-use tessera_testkit::{Golden, family_dir, pixels};
+use tessera_testkit::{Golden, distance, family_dir, pixels};
 
 use crate::{
     copy::{Copy, Stored},
-    run::{Loaded, distance, tiles_of},
+    run::{Loaded, tiles_of},
 };
 
 const DOWN_1: &str = "language_model.model.layers.1.mlp.down_proj.weight";

@@ -1,9 +1,9 @@
 //! Features, logits and tokens of every family and case against the reference's.
 
 use tessera_model::Logits;
-use tessera_testkit::{CASES, FAMILIES, Golden};
+use tessera_testkit::{CASES, FAMILIES, Golden, distance};
 
-use crate::run::{Loaded, distance};
+use crate::run::Loaded;
 
 /// How far features and logits may be from the reference's.
 struct Tolerance {
@@ -12,16 +12,16 @@ struct Tolerance {
 }
 
 impl Tolerance {
-    fn of(family: &str) -> Self {
-        match family {
+    fn of(family: &str, case: &str) -> Self {
+        match (family, case) {
             // The reference ran in half precision, which keeps 11 bits: features reach 29, logits 7. Computed in f64 the
             // distances are the same to three digits, so they are the reference's rounding alone; the last test here
             // compares with what it makes of the same weights in f32.
-            "mistral_hub_fp16" => Self { features: 6e-2, logits: 3e-2 },
+            ("mistral_hub_fp16", _) => Self { features: 6e-2, logits: 3e-2 },
             // The tied head makes logits of 37, five times the others'. From the model computed in f64, those of `batch`
             // are 7.5e-5 away (root mean square 7.0e-6), the reference's 8.8e-5 (1.1e-5); of `portrait` 5.6e-5 and 8.7e-5.
             // Both roundings add up: ours are 1.25e-4 and 1.11e-4 away from the reference's.
-            "vicuna_layers" => Self { features: 1e-4, logits: 1.5e-4 },
+            ("vicuna_layers", "batch" | "portrait") => Self { features: 1e-4, logits: 1.5e-4 },
             _ => Self { features: 1e-4, logits: 1e-4 },
         }
     }
@@ -69,7 +69,7 @@ fn features_logits_and_tokens_are_the_references() {
         for case in CASES {
             let Outcome { features, logits, equal } = compare(&loaded, case, &Golden::load(family, case));
             println!("{family:17} {case:11} {features:<10.2e} {logits:<10.2e} {} of {}", equal.0, equal.1);
-            let tolerance = Tolerance::of(family);
+            let tolerance = Tolerance::of(family, case);
             if !(features <= tolerance.features && logits <= tolerance.logits && equal.0 == equal.1) {
                 failures.push(format!("{family}/{case}"));
             }

@@ -131,9 +131,3 @@ pub(crate) fn argmax(values: &[f32]) -> u32 {
         .fold((0, f32::NEG_INFINITY), |best, (index, &value)| if value > best.1 { (index, value) } else { best });
     u32::try_from(best.0).unwrap()
 }
-
-/// The largest distance of two numbers at the same place.
-pub(crate) fn distance(left: &[f32], right: &[f32]) -> f32 {
-    assert_eq!(left.len(), right.len());
-    left.iter().zip(right).map(|(a, b)| (a - b).abs()).fold(0.0, |worst, d| if d.is_nan() { d } else { worst.max(d) })
-}

@@ -2,9 +2,9 @@
 
 use tessera_checkpoint::Checkpoint;
 use tessera_model::{Input, Logits};
-use tessera_testkit::family_dir;
+use tessera_testkit::{distance, family_dir};
 
-use crate::run::{Loaded, distance};
+use crate::run::Loaded;
 
 fn with_window(window: Option<usize>) -> Loaded {
     let mut checkpoint = Checkpoint::open(&family_dir("mistral")).unwrap();
