@@ -5,6 +5,8 @@
 mod cluster;
 #[path = "system/conversation.rs"]
 mod conversation;
+#[path = "system/demo.rs"]
+mod demo;
 #[path = "system/deploy.rs"]
 mod deploy;
 #[path = "system/faults.rs"]

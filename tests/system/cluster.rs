@@ -31,11 +31,16 @@ use tonic::{IntoRequest, Streaming};
 
 use crate::conversation::{Expected, Reply, request};
 
-/// No test takes longer; one that hangs fails.
+/// Most tests take no longer; one that hangs fails.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs a test to its end, or fails it when it hangs.
 pub(crate) fn limited<T>(test: impl Future<Output = T>) -> T {
+    limited_to(LIMIT, test)
+}
+
+/// The same, for a test that may take longer.
+pub(crate) fn limited_to<T>(limit: Duration, test: impl Future<Output = T>) -> T {
     /// What still runs when a test fails is left behind: waiting for it could take for ever.
     struct LeftBehind(Option<Runtime>);
     impl Drop for LeftBehind {
@@ -45,7 +50,7 @@ pub(crate) fn limited<T>(test: impl Future<Output = T>) -> T {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let runtime = LeftBehind(Some(runtime));
-    let limited = async { tokio::time::timeout(LIMIT, test).await };
+    let limited = async { tokio::time::timeout(limit, test).await };
     runtime.0.as_ref().unwrap().block_on(limited).expect("the test hangs")
 }
 
@@ -112,7 +117,11 @@ impl Cluster {
 
     /// The same, with settings that `change` may change.
     pub(crate) async fn start(family: &str, change: impl FnOnce(&mut ClusterSettings)) -> Self {
-        let dir = family_dir(family);
+        Self::start_in(family_dir(family), change).await
+    }
+
+    /// The same, on the checkpoint in a folder.
+    pub(crate) async fn start_in(dir: PathBuf, change: impl FnOnce(&mut ClusterSettings)) -> Self {
         let mut settings = ClusterSettings {
             gateway: tessera_gateway::Settings {
                 model: dir.clone(),

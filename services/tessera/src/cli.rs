@@ -19,7 +19,7 @@ pub(crate) struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  tessera ask --image photo.jpg \"What is shown in this image?\"
+  tessera ask --image chart.png \"Which bar is the tallest?\"
   tessera ask --model ./llava-v1.6-mistral-7b-hf --image a.png --image b.png \"What differs?\"
   tessera up --model ./llava-v1.6-mistral-7b-hf
   tessera ask --server http://127.0.0.1:50051 --json --image photo.jpg \"How many people?\"
@@ -44,7 +44,7 @@ pub(crate) struct Ask {
     /// Image file; may be repeated, in the order in which the question means them
     #[arg(long, short, value_name = "PATH")]
     pub(crate) image: Vec<PathBuf>,
-    /// Folder of a checkpoint in the Hugging Face layout; an embedded one by default
+    /// Folder of a llava-v1.6 checkpoint in the Hugging Face layout; a small embedded one by default
     #[arg(long, value_name = "DIR", conflicts_with = "server")]
     pub(crate) model: Option<PathBuf>,
     /// Type that the model computes in: f32, or f16 for half the memory
@@ -76,7 +76,7 @@ pub(crate) struct Ask {
 /// Run all three services in this process until interrupted.
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// Folder of a checkpoint in the Hugging Face layout; an embedded one by default
+    /// Folder of a llava-v1.6 checkpoint in the Hugging Face layout; a small embedded one by default
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     /// Type that the model computes in: f32, or f16 for half the memory
@@ -96,7 +96,7 @@ pub(crate) struct Inspect {
     /// Image files
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
-    /// Folder of a checkpoint in the Hugging Face layout; an embedded one by default
+    /// Folder of a llava-v1.6 checkpoint in the Hugging Face layout; a small embedded one by default
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     /// Print one JSON array

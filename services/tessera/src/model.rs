@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use tempfile::TempDir;
 
-/// Says what the embedded checkpoint is good for.
+/// Says what the embedded checkpoint is good for. Shown once, on standard error, in front of the answer or the addresses.
 pub(crate) const EMBEDDED_NOTE: &str =
-    "the embedded model has random weights: its answers are noise; name a llava-v1.6 checkpoint with --model DIR";
+    "the embedded model knows drawn shapes, printed words and charts only; --model DIR takes a llava-v1.6 checkpoint";
 
 macro_rules! embedded {
     ($($name:literal),* $(,)?) => {

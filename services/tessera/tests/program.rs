@@ -6,7 +6,7 @@ use std::process::Stdio;
 use assert_cmd::Command;
 use safetensors::SafeTensors;
 use serde_json::Value;
-use tessera_testkit::{Golden, Program, family_dir, fixtures_dir, pixels};
+use tessera_testkit::{Golden, Program, demo_questions, family_dir, fixtures_dir, pixels};
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_tessera");
 
@@ -66,16 +66,26 @@ fn images_are_asked_about_in_their_order() {
 }
 
 #[test]
-fn the_embedded_model_says_that_its_answers_are_noise() {
-    let photo = path("photos/landscape.jpg");
-    let empty = tempfile::tempdir().unwrap();
+fn the_embedded_model_is_right_from_any_folder_and_says_what_it_knows() {
+    let question = demo_questions().swap_remove(0);
+    let ([turn], [image]) = (&question.turns[..], &question.images()[..]) else { panic!("{question:?}") };
+    let [folder, temporary] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let asked = Command::new(EXECUTABLE)
-        .current_dir(empty.path())
-        .args(["ask", "--image", &photo, "What is shown?", "--max-tokens", "4", "--seed", "1", "--temperature", "0.7"])
+        .current_dir(folder.path())
+        .env("TMPDIR", temporary.path())
+        .args(["ask", "--image", image.to_str().unwrap(), &turn.question])
         .assert()
-        .success();
+        .success()
+        .stdout(format!("{}\n", turn.answer));
     let said = String::from_utf8_lossy(&asked.get_output().stderr).into_owned();
-    assert!(said.contains("noise") && said.contains("--model"), "{said}");
+    assert!(said.lines().count() == 1 && said.starts_with("note: "), "{said}");
+    for expected in ["drawn shapes, printed words and charts only", "--model DIR", "llava-v1.6"] {
+        assert!(said.contains(expected), "{expected:?} is not in: {said}");
+    }
+    // Neither leaves it anything behind where it was called nor where it unpacked the model.
+    for folder in [folder, temporary] {
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+    }
 }
 
 #[test]

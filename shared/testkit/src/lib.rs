@@ -1,9 +1,11 @@
 //! Fixtures for tests: tiny seeded checkpoints, the images of their cases and what the reference made of them.
 //!
-//! Everything is under `tests/fixtures`, made by `tests/fixtures/make_tiny.py`. A function here panics, and says why,
-//! when a fixture is missing or is not what it should be: a test has nothing better to do.
+//! Everything is under `tests/fixtures`, made by `tests/fixtures/make_tiny.py`, but for the embedded demonstration model
+//! and its questions, which are in `shared/demo-model`. A function here panics, and says why, when a fixture is missing or
+//! is not what it should be: a test has nothing better to do.
 
 mod cases;
+mod demo;
 mod distance;
 mod golden;
 mod program;
@@ -13,6 +15,7 @@ mod tensors;
 use std::path::{Path, PathBuf};
 
 pub use cases::{CASES, Turn, conversations, picture, picture_count};
+pub use demo::{DEMO_MAX_TOKENS, DemoQuestion, DemoTurn, demo_model_dir, demo_questions};
 pub use distance::distance;
 pub use golden::Golden;
 pub use program::Program;
