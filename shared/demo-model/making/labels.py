@@ -10,6 +10,8 @@ from anyres import ACROSS, PATCH, TILE
 from canvas import CHARACTERS, COLOURS, MAP, SHAPES
 
 IGNORED = -100
+# Parts of a side, in one of which the middle of a thing is.
+PLACES = 8
 # Classes of each head, "nothing" included.
 HEADS = {
     "shape": 2 + len(SHAPES),
@@ -21,8 +23,10 @@ HEADS = {
     "row": 5,
     "column": 4,
     "rank": 4,
+    "across": 1 + PLACES,
+    "down": 1 + PLACES,
 }
-WHOLE = ("index", "row", "column", "rank")
+WHOLE = ("index", "row", "column", "rank", "across", "down")
 NAMES = list(HEADS)
 _COLOUR = {name: k + 1 for k, name in enumerate(COLOURS)}
 _SHAPE = {name: k + 1 for k, name in enumerate(SHAPES)}
@@ -84,6 +88,9 @@ class Labels:
         colours = np.array([0] + [_COLOUR[t.colour] for t in owners])
         self._of("shape")[:] = shapes[cover]
         self._of("colour")[:] = colours[cover]
+        for head, places in (("across", [t.x for t in owners]), ("down", [t.top if picture.bars else t.y for t in owners])):
+            parts = np.array([0] + [1 + int(min(max(place, 0), 0.999) * PLACES) for place in places])
+            self._of(head)[0] = parts[cover[0]]
 
     def _patches(self, x, y):
         """The patches that a place lies in: of the base, and of the tile."""

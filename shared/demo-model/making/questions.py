@@ -218,6 +218,22 @@ class Scene:
             one = one.removesuffix(" of")
         return Turn(f"Is {a} {one} or {other} {b}?", answer)
 
+    def place(self):
+        """Where a thing is in the picture: asked in training only, on the way to `where`."""
+        named = self.referable()
+        if not named:
+            return None
+        thing, name = self.random.choice(named)
+        asks = []
+        if abs(thing.x - 0.5) > 0.08:
+            asks.append((("left", "right"), thing.x > 0.5))
+        if abs(thing.y - 0.5) > 0.08:
+            asks.append((("above", "below"), thing.y > 0.5))
+        if not asks:
+            return None
+        (one, other), answer = self.random.choice(asks)
+        return Turn(f"Is {name} {one} or {other}?", other if answer else one)
+
     def size(self):
         ordered = sorted(self.things, key=lambda thing: thing.size)
         if len(ordered) < 2:
@@ -448,7 +464,7 @@ def about(random, picture, kind):
     turns = None
     if kind == "describe":
         turns = describe(random, picture)
-    elif kind in ("count", "colour", "shape", "where", "size"):
+    elif kind in ("count", "colour", "shape", "where", "place", "size"):
         turns = getattr(scene, kind)() if scene else None
     elif kind == "read word" and text == "word":
         turns = Turn(random.choice(READ_WORD), picture.text)

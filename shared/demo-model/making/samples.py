@@ -13,23 +13,24 @@ from anyres import PER_TILE, TILE, Plan
 from labels import HEADS, IGNORED, Labels, spell
 from questions import Dialogue, Turn
 
-PICTURES = {"scene": 40, "text": 22, "chart": 13, "table": 11, "texture": 2, "pair": 10, "none": 2}
+PICTURES = {"scene": 36, "text": 22, "chart": 12, "table": 11, "texture": 2, "pair": 16, "none": 1}
 # What the tower learns from alone, beside tiles full of letters: scenes with more shapes.
 DENSE = {"scene": 45, "text": 22, "chart": 18, "table": 15}
 SCENE = {
     "describe": 2,
     "count": 2.2,
-    "colour": 1,
-    "shape": 1,
-    "where": 2,
-    "size": 1,
+    "colour": 1.4,
+    "shape": 0.6,
+    "where": 3,
+    "place": 1.2,
+    "size": 1.6,
     "yes or no": 1.6,
     "second turn": 1.6,
     "cannot tell": 1,
 }
 TEXT = {"describe": 1, "yes or no": 0.7, "second turn": 1, "cannot tell": 0.7, "read word": 3, "read number": 3}
 KINDS = {
-    "scene": (SCENE, 14),
+    "scene": (SCENE, 16),
     "pair": ({"describe": 1}, 2),
     "texture": ({"describe": 1, "cannot tell": 1}, 3),
     "text": (TEXT, 6),
@@ -75,6 +76,10 @@ def dialogues(random, kind, pictures, difference):
             what = questions.Scene(random, picture).colour()
             if what:
                 yield Dialogue("colour", [Turn(what.question.replace("?", f" in the {name} picture?"), what.answer)])
+            thing = random.choice(random.choice(pictures).things)
+            there = any(thing.name == other.name for other in picture.things)
+            asked = f"Is there {questions.article(thing.name)} in the {name} picture?"
+            yield Dialogue("yes or no", [Turn(asked, "yes" if there else "no")])
         return
     weights, count = KINDS[kind]
     for chosen in random.choices(list(weights), weights.values(), k=count):

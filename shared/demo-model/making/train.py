@@ -30,7 +30,7 @@ PARTS = 3
 # Share of the pictures that are shown as base only at first, if they can be read so: a third of the time each.
 SHORT = 0.85
 # Tiles of letters beside each sample, and for how many of the tower's steps they are black on white.
-LETTERS = {"tower": 3, "whole": 1}
+LETTERS = {"tower": 3, "whole": 2}
 PLAIN = 400
 
 
@@ -59,7 +59,10 @@ class Draws(Dataset):
             return [samples.batch(drawn, tiles)]
         drawn.sort(key=lambda sample: len(sample.rows))
         cuts = [round(k * len(drawn) / PARTS) for k in range(PARTS + 1)]
-        return [samples.batch(drawn[begin:end], tiles[begin:end]) for begin, end in zip(cuts, cuts[1:])]
+        each = LETTERS[self.stage]
+        return [
+            samples.batch(drawn[begin:end], tiles[each * begin : each * end]) for begin, end in zip(cuts, cuts[1:])
+        ]
 
 
 class Muon(torch.optim.Optimizer):
@@ -187,8 +190,8 @@ def run(rank, arguments):
         for batch in parts:
             with torch.set_grad_enabled(not frozen):
                 features = learner.tower(batch["tiles"])
-                seen, right = learner.seen(features, batch["classes"])
-            total = 0.0 if frozen else seen / len(parts) * (1.0 if tower_only else arguments.see)
+            seen, right = learner.seen(features, batch["classes"])
+            total = seen / len(parts) * (1.0 if tower_only else arguments.see)
             figures.update(
                 {name: value.item() / len(parts) for name, value in right.items()}, seen=seen.item() / len(parts)
             )
