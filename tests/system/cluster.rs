@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tessera_anyres::ImageSize;
-use tessera_api::language::{self, ImageReference, Sampling};
+use tessera_api::language::{self, ImageReference};
 use tessera_api::proto::embedding::v1 as embedding_proto;
 use tessera_api::proto::embedding::v1::embedding_store_client::EmbeddingStoreClient;
 use tessera_api::proto::gateway::v1 as gateway_proto;
@@ -266,11 +266,7 @@ impl Cluster {
 pub(crate) fn sequence(token_ids: Vec<u32>, max_new_tokens: usize) -> language::GenerateRequest {
     language::GenerateRequest {
         request_id: "test".into(),
-        token_ids,
-        images: Vec::new(),
-        sampling: Sampling::GREEDY,
-        max_new_tokens: NonZeroUsize::new(max_new_tokens).unwrap(),
-        end_token_ids: Vec::new(),
+        ..language::GenerateRequest::greedy(token_ids, NonZeroUsize::new(max_new_tokens).unwrap())
     }
 }
 
@@ -279,8 +275,9 @@ pub(crate) async fn read_tokens(mut events: Streaming<language_proto::GenerateRe
     let mut tokens = Vec::new();
     while let Some(response) = events.message().await? {
         match language::Event::try_from(response)? {
-            language::Event::Tokens(more) => tokens.extend(more),
-            language::Event::Finished { .. } => return Ok(tokens),
+            language::Event::Tokens { token_ids, .. } => tokens.extend(token_ids),
+            language::Event::PromptLogprobs(_) => {}
+            language::Event::Finished(_) => return Ok(tokens),
         }
     }
     panic!("a sequence ends with Finished")

@@ -98,10 +98,26 @@ prop_compose! {
         sampling: Option<(f32, f32, u32, f32, f32, u64)>, max_new_tokens in prop_oneof![Just(0), any::<u32>()],
     ) -> language::GenerateRequest {
         let sampling = sampling.map(|(repetition_penalty, temperature, top_k, top_p, min_p, seed)| {
-            language::Sampling { repetition_penalty, temperature, top_k, top_p, min_p, seed }
+            language::Sampling {
+                repetition_penalty,
+                temperature,
+                top_k,
+                top_p,
+                min_p,
+                seed,
+                ..language::Sampling::default()
+            }
         });
         let (request_id, end_token_ids) = (String::new(), vec![2]);
-        language::GenerateRequest { request_id, token_ids, images, sampling, max_new_tokens, end_token_ids }
+        language::GenerateRequest {
+            request_id,
+            token_ids,
+            images,
+            sampling,
+            max_new_tokens,
+            end_token_ids,
+            ..language::GenerateRequest::default()
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use tessera_api::gateway::{FinishReason, GenerateRequest, Settings};
-use tessera_api::language::{Choice, Draw, Sampling};
+use tessera_api::language::{Choice, Draw, Generator, Sampling};
 use tessera_checkpoint::Checkpoint;
 use tessera_prompt::Prompter;
 use tessera_testkit::{Golden, family_dir};
@@ -110,9 +110,19 @@ fn an_answer_can_be_continued_anywhere() {
     limited(async {
         let cluster = Cluster::of("mistral").await;
         let prompt = Golden::load("mistral", "text_only").unpadded_ids(0);
-        let draw = Draw { temperature: 1.5, top_k: NonZeroUsize::new(50), top_p: 0.95, min_p: 0.0, seed: 42 };
-        for sampling in [Sampling::GREEDY, Sampling { repetition_penalty: 1.1, choice: Choice::Draw(draw) }] {
+        let draw = Draw {
+            temperature: 1.5,
+            top_k: NonZeroUsize::new(50),
+            top_p: 0.95,
+            min_p: 0.0,
+            typical_p: 1.0,
+            seed: 42,
+            generator: Generator::Counter,
+        };
+        let drawn = Sampling { repetition_penalty: 1.1, choice: Choice::Draw(draw), ..Sampling::GREEDY };
+        for sampling in [Sampling::GREEDY, drawn] {
             let ask = |tokens: Vec<u32>, count| {
+                let sampling = sampling.clone();
                 let request = tessera_api::language::GenerateRequest { sampling, ..sequence(tokens, count) };
                 cluster.continue_tokens(request)
             };

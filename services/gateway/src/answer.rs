@@ -115,7 +115,8 @@ impl Text {
         let (mut tokens, mut first_token) = (0, Duration::ZERO);
         loop {
             match sequence.next().await? {
-                language::Event::Tokens(token_ids) => {
+                language::Event::PromptLogprobs(_) => {}
+                language::Event::Tokens { token_ids, .. } => {
                     if tokens == 0 {
                         first_token = self.received.elapsed();
                     }
@@ -128,7 +129,7 @@ impl Text {
                         return Ok(Ended { reason: FinishReason::Stop, tokens, first_token, spent });
                     }
                 }
-                language::Event::Finished { reason, timings } => {
+                language::Event::Finished(language::Finished { reason, timings, .. }) => {
                     let released = self.stop.push(&self.detokenizer.finish());
                     let text = released.text + &self.stop.finish();
                     if !text.is_empty() {
@@ -187,10 +188,9 @@ fn sequence(request_id: String, prepared: Prepared, upstream: &Upstream) -> Gene
     GenerateRequest {
         request_id,
         images: images.collect(),
-        token_ids: prepared.prompt.ids,
         sampling: prepared.sampling,
-        max_new_tokens: prepared.max_new_tokens,
         end_token_ids: prepared.end_token_ids,
+        ..GenerateRequest::greedy(prepared.prompt.ids, prepared.max_new_tokens)
     }
 }
 

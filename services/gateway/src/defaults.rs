@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroUsize;
 
 use tessera_api::gateway::Settings;
-use tessera_api::language::{Choice, Draw, Sampling};
+use tessera_api::language::{Choice, Draw, Generator, Sampling};
 use tessera_api::{Error, Result};
 use tessera_checkpoint::GenerationDefaults;
 
@@ -27,11 +27,13 @@ pub(crate) fn sampling(settings: &Settings, checkpoint: &GenerationDefaults) -> 
                 top_k: NonZeroUsize::new(top_k),
                 top_p: or(settings.top_p, checkpoint.top_p, 1.0),
                 min_p: or(settings.min_p, checkpoint.min_p, 0.0),
+                typical_p: 1.0,
                 seed,
+                generator: Generator::Counter,
             })
         }
     };
-    Ok((Sampling { repetition_penalty, choice }.check("settings")?, seed))
+    Ok((Sampling { repetition_penalty, choice, ..Sampling::GREEDY }.check("settings")?, seed))
 }
 
 /// `None` is greedy.

@@ -6,6 +6,7 @@
 
 mod blocks;
 mod core;
+mod load;
 mod runner;
 mod sampler;
 mod scheduler;
@@ -20,10 +21,11 @@ use tessera_api::language::{Event, GenerateRequest};
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_embedding::Artifact;
 use tessera_rpc::Deadline;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 pub use blocks::{BLOCK_POSITIONS, Blocks};
 pub use core::{Engine, Limits};
+pub use load::{Counters, Meter};
 pub use runner::{CandleRunner, Input, ModelRunner, RunError, Slice};
 pub use scheduler::Scheduler;
 pub use sequence::{Sequence, SequenceId};
@@ -56,6 +58,7 @@ pub struct EngineHandle {
     admission: Arc<Semaphore>,
     next_id: Arc<AtomicU64>,
     limits: Limits,
+    counters: watch::Receiver<Counters>,
 }
 
 /// A sequence that was admitted: its events, and the means to give it its images.
@@ -82,9 +85,12 @@ impl EngineHandle {
         let (commands, inbox) = mpsc::channel(capacity);
         let runtime = tokio::runtime::Handle::current();
         let engine = Engine::new(runner, limits);
-        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || run(engine, inbox, &runtime))?;
+        let (published, counters) = watch::channel(engine.counters());
+        let thread = std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || run(engine, inbox, &published, &runtime))?;
         let admission = Arc::new(Semaphore::new(capacity));
-        Ok((Self { commands, admission, next_id: Arc::default(), limits }, thread))
+        Ok((Self { commands, admission, next_id: Arc::default(), limits, counters }, thread))
     }
 
     /// Admits a sequence, or says at once why not.
@@ -115,6 +121,11 @@ impl EngineHandle {
         self.send(Command::Image { id, index, features }).await
     }
 
+    /// Starts to measure how busy the engine is.
+    pub fn meter(&self) -> Meter {
+        Meter::new(self.counters.clone())
+    }
+
     async fn send(&self, command: Command) -> Result<()> {
         let gone = |_| Error::new(ErrorKind::Unavailable, "ENGINE_STOPPED", "the language engine has stopped");
         self.commands.send(command).await.map_err(gone)
@@ -122,7 +133,12 @@ impl EngineHandle {
 }
 
 /// The engine's thread: take commands, step, and sleep when there is nothing to compute.
-fn run<R: ModelRunner>(mut engine: Engine<R>, mut inbox: mpsc::Receiver<Command>, runtime: &tokio::runtime::Handle) {
+fn run<R: ModelRunner>(
+    mut engine: Engine<R>,
+    mut inbox: mpsc::Receiver<Command>,
+    published: &watch::Sender<Counters>,
+    runtime: &tokio::runtime::Handle,
+) {
     loop {
         let mut open = true;
         if !engine.has_work() {
@@ -143,5 +159,6 @@ fn run<R: ModelRunner>(mut engine: Engine<R>, mut inbox: mpsc::Receiver<Command>
             return;
         }
         engine.step();
+        published.send_replace(engine.counters());
     }
 }

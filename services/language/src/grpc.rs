@@ -3,13 +3,17 @@
 pub(crate) mod store;
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use tessera_api::language::{Description, GenerateRequest};
 use tessera_api::proto::language::v1 as proto;
 use tessera_api::proto::language::v1::language_worker_server::{LanguageWorker, LanguageWorkerServer};
 use tessera_rpc::Deadline;
+use tokio::time::MissedTickBehavior;
+use tokio_stream::wrappers::IntervalStream;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::engine::EngineHandle;
@@ -17,6 +21,10 @@ use crate::features::Features;
 
 /// Largest request: a prompt of a million tokens and its images.
 const MAX_REQUEST_BYTES: usize = 8 << 20;
+/// Time between two load reports, unless the caller says another; and what callers may say.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+const LEAST_INTERVAL: Duration = Duration::from_millis(20);
+const MOST_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// What the service answers with.
 #[derive(Debug)]
@@ -27,6 +35,8 @@ pub(crate) struct Handler {
     pub(crate) features: Features,
     /// What this worker can hold.
     pub(crate) description: Description,
+    /// Ends the streams of load reports, so that a worker that shuts down does not wait for those who watch it.
+    pub(crate) draining: CancellationToken,
 }
 
 impl Handler {
@@ -38,6 +48,7 @@ impl Handler {
 
 #[tonic::async_trait]
 impl LanguageWorker for Handler {
+    type LoadStream = Pin<Box<dyn Stream<Item = Result<proto::LoadResponse, Status>> + Send>>;
     type GenerateStream = Pin<Box<dyn Stream<Item = Result<proto::GenerateResponse, Status>> + Send>>;
 
     async fn generate(
@@ -52,6 +63,18 @@ impl LanguageWorker for Handler {
         self.features.pull(&self.engine, &admitted, images, deadline);
         let events = ReceiverStream::new(admitted.events);
         Ok(Response::new(events.map(|event| Ok(event?.into())).boxed()))
+    }
+
+    async fn load(&self, request: Request<proto::LoadRequest>) -> Result<Response<Self::LoadStream>, Status> {
+        let interval = match request.into_inner().interval_milliseconds {
+            0 => DEFAULT_INTERVAL,
+            milliseconds => Duration::from_millis(milliseconds).clamp(LEAST_INTERVAL, MOST_INTERVAL),
+        };
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut meter = self.engine.meter();
+        let reports = IntervalStream::new(ticks).map(move |_| Ok(meter.read().into()));
+        Ok(Response::new(reports.take_until(self.draining.clone().cancelled_owned()).boxed()))
     }
 
     async fn describe(&self, _: Request<proto::DescribeRequest>) -> Result<Response<proto::DescribeResponse>, Status> {

@@ -64,7 +64,7 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
     let row_bytes = checkpoint.model.feature_channels() * size_of::<f32>();
     let features = Features::new(&settings.features, geometry.clone(), row_bytes, tasks.clone());
     let (handle, engine) = EngineHandle::start(CandleRunner::new(model, geometry), limits)?;
-    let handler = Handler { engine: handle, features, description };
+    let handler = Handler { engine: handle, features, description, draining: tasks.draining().clone() };
     let server = Server::new(settings.server)?.with(handler.into_service());
     tracing::info!(blocks = limits.blocks, model = %settings.model.display(), "language worker is ready");
     Ok(Service::new(server, tasks, Some(engine)))

@@ -93,6 +93,7 @@ fn object(text: &str, ids: &[u32], seed: u64, finished: &Finished) -> Value {
     let reason = match reason {
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",
+        FinishReason::Deadline => "deadline",
     };
     json!({
         "text": text,

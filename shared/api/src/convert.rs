@@ -36,6 +36,11 @@ pub(crate) fn out_of_range(field: &str, value: impl std::fmt::Display, range: &s
     Error::field("VALUE_OUT_OF_RANGE", field, format!("{value} is not {range}"))
 }
 
+/// Counts are far below `u32::MAX`: every prompt fits a context.
+pub(crate) fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
 /// Whole microseconds, saturating.
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)

@@ -1,31 +1,54 @@
 //! Domain types of `LanguageWorker`.
 
+mod constraint;
+mod sampling;
+mod wire;
+
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tessera_anyres::ImageSize;
 use tessera_embedding::ImageKey;
 
-use crate::convert::{self, out_of_range};
-use crate::error::{Error, Result};
-use crate::proto::language::v1 as proto;
+pub use constraint::Constraint;
+pub use sampling::{BeamSearch, Choice, Draw, EarlyStopping, Generator, Sampling};
 
-/// A checked request to generate one sequence.
+/// Samples or beams that one request may ask for.
+pub const MAX_SAMPLES: usize = 64;
+/// Likeliest tokens that one request may ask for at each place.
+pub const MAX_LOGPROBS: usize = 20;
+
+/// A checked request to continue one prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerateRequest {
     /// For logs.
     pub request_id: String,
-    /// The whole prompt; not empty.
+    /// The whole prompt, and the answer so far where one is continued; not empty.
     pub token_ids: Vec<u32>,
+    /// How many ids at the end are answer already; fewer than there are ids.
+    pub answer_tokens: usize,
     /// In order of position, inside the prompt, without overlap.
     pub images: Vec<ImageReference>,
     /// How the next token is chosen.
     pub sampling: Sampling,
-    /// New tokens at most.
+    /// Search for the best answers instead; the sampling is greedy then.
+    pub beam_search: Option<BeamSearch>,
+    /// Answers to the same prompt; at most [`MAX_SAMPLES`].
+    pub samples: NonZeroUsize,
+    /// New tokens at most, of each sample.
     pub max_new_tokens: NonZeroUsize,
-    /// Ids that end the sequence.
+    /// Ids that end a sample.
     pub end_token_ids: Vec<u32>,
+    /// What the answer must be.
+    pub constraint: Option<Constraint>,
+    /// Log-probabilities with every new token, and those of so many of the likeliest; at most [`MAX_LOGPROBS`].
+    pub logprobs: Option<usize>,
+    /// The same for the prompt.
+    pub prompt_logprobs: Option<usize>,
+    /// Sequences of different salts share no blocks.
+    pub salt: Bytes,
 }
 
 /// Where an image stands and where its features are.
@@ -41,46 +64,15 @@ pub struct ImageReference {
     pub store: String,
 }
 
-/// How the next token is chosen: settings in the order in which they are applied, checked for their ranges.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// Above 0; 1 does nothing.
-    pub repetition_penalty: f32,
-    /// What follows the penalties.
-    pub choice: Choice,
-}
-
-/// The likeliest token, or a draw.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Choice {
-    /// The likeliest; the first of equals.
-    Greedy,
-    /// A draw: a pure function of the seed and the position.
-    Draw(Draw),
-}
-
-/// Settings of a draw.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Draw {
-    /// Above 0.
-    pub temperature: f32,
-    /// Keep the k likeliest; `None` keeps all.
-    pub top_k: Option<NonZeroUsize>,
-    /// In (0, 1]; 1 keeps all.
-    pub top_p: f32,
-    /// In [0, 1]; 0 keeps all.
-    pub min_p: f32,
-    /// Equal seeds give equal answers.
-    pub seed: u64,
-}
-
-/// Why a sequence ended.
+/// Why a sample ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// An end token or a stop string.
+    /// An end token, a stop string, or the end of what a constraint allows.
     Stop,
     /// The limit of new tokens, or the end of the context.
     Length,
+    /// The deadline came first.
+    Deadline,
 }
 
 /// Where a sequence spent its time in the language worker.
@@ -96,18 +88,44 @@ pub struct Timings {
     pub decode: Duration,
 }
 
-/// What comes back while a sequence is generated.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Natural logarithms of probabilities at one place, as the model gives them, before any setting is applied.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Logprobs {
+    /// Of the token that stands there.
+    pub chosen: f32,
+    /// Of the likeliest tokens, likeliest first.
+    pub likeliest: Vec<(u32, f32)>,
+}
+
+/// What comes back while a request is served.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
+    /// Comes first, if it was asked for: one entry for every prompt position but the first.
+    PromptLogprobs(Vec<Logprobs>),
     /// New tokens, in order.
-    Tokens(Vec<u32>),
-    /// The last event.
-    Finished {
-        /// Why it ended.
-        reason: FinishReason,
-        /// Where the time went.
-        timings: Timings,
+    Tokens {
+        /// Whose, from 0.
+        sample: usize,
+        /// The new ids.
+        token_ids: Vec<u32>,
+        /// As many as ids, or none when they were not asked for.
+        logprobs: Vec<Logprobs>,
     },
+    /// The last event of a sample.
+    Finished(Finished),
+}
+
+/// How a sample ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Whose, from 0.
+    pub sample: usize,
+    /// Why.
+    pub reason: FinishReason,
+    /// Where the time went.
+    pub timings: Timings,
+    /// Prompt positions that were not computed because their blocks were here already.
+    pub reused_positions: usize,
 }
 
 /// What a language worker can hold.
@@ -123,208 +141,40 @@ pub struct Description {
     pub version: String,
 }
 
-impl Sampling {
-    /// Greedy, without penalties.
-    pub const GREEDY: Self = Self { repetition_penalty: 1.0, choice: Choice::Greedy };
-
-    /// Checks the ranges; `field` is the path of the message that holds them.
-    ///
-    /// # Errors
-    /// Names the field that is out of its range.
-    pub fn check(self, field: &str) -> Result<Self> {
-        let check = |name: &str, value: f32, fits: bool, range: &str| {
-            if fits { Ok(()) } else { Err(out_of_range(&format!("{field}.{name}"), value, range)) }
-        };
-        let penalty = self.repetition_penalty;
-        check("repetition_penalty", penalty, penalty > 0.0 && penalty.is_finite(), "a number above 0")?;
-        if let Choice::Draw(Draw { temperature, top_p, min_p, .. }) = self.choice {
-            check("temperature", temperature, temperature > 0.0 && temperature.is_finite(), "0 or a number above it")?;
-            check("top_p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")?;
-            check("min_p", min_p, (0.0..=1.0).contains(&min_p), "between 0 and 1")?;
-        }
-        Ok(self)
-    }
+/// How busy a language worker is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Load {
+    /// Blocks of the KV cache.
+    pub total_blocks: usize,
+    /// Those that a sequence could have now, kept prefixes included.
+    pub free_blocks: usize,
+    /// Sequences that wait.
+    pub waiting: usize,
+    /// Sequences that run.
+    pub running: usize,
+    /// New tokens a second since the last report.
+    pub tokens_per_second: f32,
+    /// Share of prompt positions, since the start, that were not computed because their blocks were here.
+    pub prefix_hit_rate: f32,
 }
 
-impl TryFrom<proto::Sampling> for Sampling {
-    type Error = Error;
-
-    fn try_from(sampling: proto::Sampling) -> Result<Self> {
-        let choice = if sampling.temperature == 0.0 {
-            Choice::Greedy
-        } else {
-            Choice::Draw(Draw {
-                temperature: sampling.temperature,
-                top_k: NonZeroUsize::new(sampling.top_k as usize),
-                top_p: sampling.top_p,
-                min_p: sampling.min_p,
-                seed: sampling.seed,
-            })
-        };
-        Self { repetition_penalty: sampling.repetition_penalty, choice }.check("sampling")
-    }
-}
-
-impl From<Sampling> for proto::Sampling {
-    fn from(sampling: Sampling) -> Self {
-        let neutral = Self { repetition_penalty: sampling.repetition_penalty, top_p: 1.0, ..Self::default() };
-        match sampling.choice {
-            Choice::Greedy => neutral,
-            Choice::Draw(draw) => Self {
-                temperature: draw.temperature,
-                top_k: draw.top_k.map_or(0, |k| u32::try_from(k.get()).unwrap_or(u32::MAX)),
-                top_p: draw.top_p,
-                min_p: draw.min_p,
-                seed: draw.seed,
-                ..neutral
-            },
-        }
-    }
-}
-
-impl TryFrom<proto::GenerateRequest> for GenerateRequest {
-    type Error = Error;
-
-    fn try_from(request: proto::GenerateRequest) -> Result<Self> {
-        if request.token_ids.is_empty() {
-            return Err(convert::missing("token_ids"));
-        }
-        let mut images = Vec::with_capacity(request.images.len());
-        let mut free_from = 0;
-        for (index, image) in request.images.into_iter().enumerate() {
-            let image = image_reference(&format!("images[{index}]"), image, free_from, request.token_ids.len())?;
-            free_from = image.positions.end;
-            images.push(image);
-        }
-        Ok(Self {
-            request_id: request.request_id,
-            token_ids: request.token_ids,
-            images,
-            sampling: request.sampling.ok_or_else(|| convert::missing("sampling"))?.try_into()?,
-            max_new_tokens: NonZeroUsize::new(request.max_new_tokens as usize)
-                .ok_or_else(|| out_of_range("max_new_tokens", 0, "at least 1"))?,
-            end_token_ids: request.end_token_ids,
-        })
-    }
-}
-
-fn image_reference(
-    field: &str,
-    image: proto::ImageReference,
-    free_from: usize,
-    prompt_tokens: usize,
-) -> Result<ImageReference> {
-    let start = image.start as usize;
-    let positions = start..start + image.image_tokens as usize;
-    if start < free_from || positions.end > prompt_tokens || positions.is_empty() {
-        let range = format!("a free range of positions in {free_from}..{prompt_tokens}");
-        return Err(out_of_range(&format!("{field}.start"), format!("{positions:?}"), &range));
-    }
-    Ok(ImageReference {
-        key: convert::key(&format!("{field}.key"), &image.key)?,
-        positions,
-        image_size: convert::image_size(&format!("{field}.image_size"), image.image_size)?,
-        store: image.store,
-    })
-}
-
-/// Counts are below `u32::MAX` because every prompt fits a context.
-fn count(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
-}
-
-impl From<ImageReference> for proto::ImageReference {
-    fn from(image: ImageReference) -> Self {
+impl GenerateRequest {
+    /// Makes a request for one greedy answer to a prompt without images.
+    pub fn greedy(token_ids: Vec<u32>, max_new_tokens: NonZeroUsize) -> Self {
         Self {
-            key: image.key.as_bytes().to_vec().into(),
-            start: count(image.positions.start),
-            image_tokens: count(image.positions.len()),
-            image_size: Some(image.image_size.into()),
-            store: image.store,
-        }
-    }
-}
-
-impl From<GenerateRequest> for proto::GenerateRequest {
-    fn from(request: GenerateRequest) -> Self {
-        Self {
-            request_id: request.request_id,
-            token_ids: request.token_ids,
-            images: request.images.into_iter().map(Into::into).collect(),
-            sampling: Some(request.sampling.into()),
-            max_new_tokens: count(request.max_new_tokens.get()),
-            end_token_ids: request.end_token_ids,
-        }
-    }
-}
-
-impl From<Event> for proto::GenerateResponse {
-    fn from(event: Event) -> Self {
-        use proto::generate_response::Event as Wire;
-        let event = match event {
-            Event::Tokens(token_ids) => Wire::Tokens(proto::Tokens { token_ids }),
-            Event::Finished { reason, timings } => {
-                let reason = match reason {
-                    FinishReason::Stop => proto::FinishReason::Stop,
-                    FinishReason::Length => proto::FinishReason::Length,
-                };
-                let timings = proto::Timings {
-                    queue_microseconds: convert::micros(timings.queue),
-                    features_microseconds: convert::micros(timings.features),
-                    prefill_microseconds: convert::micros(timings.prefill),
-                    decode_microseconds: convert::micros(timings.decode),
-                };
-                Wire::Finished(proto::Finished { reason: reason.into(), timings: Some(timings) })
-            }
-        };
-        Self { event: Some(event) }
-    }
-}
-
-impl TryFrom<proto::GenerateResponse> for Event {
-    type Error = Error;
-
-    fn try_from(response: proto::GenerateResponse) -> Result<Self> {
-        use proto::generate_response::Event as Wire;
-        match response.event.ok_or_else(|| convert::missing("event"))? {
-            Wire::Tokens(tokens) => Ok(Self::Tokens(tokens.token_ids)),
-            Wire::Finished(finished) => {
-                let reason = match finished.reason() {
-                    proto::FinishReason::Stop => FinishReason::Stop,
-                    proto::FinishReason::Length => FinishReason::Length,
-                    proto::FinishReason::Unspecified => return Err(convert::missing("finished.reason")),
-                };
-                let timings = finished.timings.unwrap_or_default();
-                let timings = Timings {
-                    queue: Duration::from_micros(timings.queue_microseconds),
-                    features: Duration::from_micros(timings.features_microseconds),
-                    prefill: Duration::from_micros(timings.prefill_microseconds),
-                    decode: Duration::from_micros(timings.decode_microseconds),
-                };
-                Ok(Self::Finished { reason, timings })
-            }
-        }
-    }
-}
-
-impl From<Description> for proto::DescribeResponse {
-    fn from(description: Description) -> Self {
-        Self {
-            max_positions: count(description.max_positions),
-            vocabulary: count(description.vocabulary),
-            image_token_id: description.image_token_id,
-            version: description.version,
-        }
-    }
-}
-
-impl From<proto::DescribeResponse> for Description {
-    fn from(response: proto::DescribeResponse) -> Self {
-        Self {
-            max_positions: response.max_positions as usize,
-            vocabulary: response.vocabulary as usize,
-            image_token_id: response.image_token_id,
-            version: response.version,
+            request_id: String::new(),
+            token_ids,
+            answer_tokens: 0,
+            images: Vec::new(),
+            sampling: Sampling::GREEDY,
+            beam_search: None,
+            samples: NonZeroUsize::MIN,
+            max_new_tokens,
+            end_token_ids: Vec::new(),
+            constraint: None,
+            logprobs: None,
+            prompt_logprobs: None,
+            salt: Bytes::new(),
         }
     }
 }

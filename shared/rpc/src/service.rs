@@ -31,7 +31,14 @@ impl Service {
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> Result<(), ServerError> {
         let Self { server, tasks, device } = self;
         let drain = server.settings().drain;
+        let (draining, stopping) = (tasks.draining().clone(), stop.clone());
+        tasks.spawn(async move {
+            if draining.run_until_cancelled(stopping.cancelled()).await.is_some() {
+                draining.cancel();
+            }
+        });
         let served = server.serve(listener, stop).await;
+        tasks.draining().cancel();
         // The thread ends when the last one who could ask it is gone; it is waited for like a task.
         let device = device.map(|thread| tasks.spawn_blocking(move || thread.join()));
         if !tasks.finish(drain).await {

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
+    draining: CancellationToken,
 }
 
 impl Tasks {
@@ -31,6 +32,11 @@ impl Tasks {
     /// The stop signal.
     pub fn stop(&self) -> &CancellationToken {
         &self.stop
+    }
+
+    /// The signal that the service takes no more work: streams that would never end by themselves end then.
+    pub fn draining(&self) -> &CancellationToken {
+        &self.draining
     }
 
     /// Gives the stop signal and waits for every task, for at most `patience`; returns false when some did not end.

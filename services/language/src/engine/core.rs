@@ -8,6 +8,7 @@ use tessera_embedding::Artifact;
 
 use super::Command;
 use super::blocks::Blocks;
+use super::load::Counters;
 use super::runner::{Input, ModelRunner, Slice};
 use super::sampler;
 use super::scheduler::{Scheduled, Scheduler};
@@ -58,13 +59,15 @@ impl Limits {
 pub struct Engine<R> {
     scheduler: Scheduler,
     runner: R,
+    new_tokens: u64,
+    prompt_positions: u64,
 }
 
 impl<R: ModelRunner> Engine<R> {
     /// Makes an engine without sequences.
     pub fn new(runner: R, limits: Limits) -> Self {
         let scheduler = Scheduler::new(Blocks::new(limits.blocks), limits.running, limits.step_rows);
-        Self { scheduler, runner }
+        Self { scheduler, runner, new_tokens: 0, prompt_positions: 0 }
     }
 
     /// True when there is no sequence.
@@ -82,6 +85,20 @@ impl<R: ModelRunner> Engine<R> {
         self.scheduler.blocks()
     }
 
+    /// What was counted so far.
+    pub fn counters(&self) -> Counters {
+        let blocks = self.scheduler.blocks();
+        Counters {
+            total_blocks: blocks.total(),
+            free_blocks: blocks.free(),
+            waiting: self.scheduler.waiting(),
+            running: self.scheduler.running().len(),
+            new_tokens: self.new_tokens,
+            prompt_positions: self.prompt_positions,
+            reused_positions: 0,
+        }
+    }
+
     /// Takes a command.
     pub fn take(&mut self, command: Command) {
         match command {
@@ -92,6 +109,7 @@ impl<R: ModelRunner> Engine<R> {
 
     fn start(&mut self, sequence: Sequence) {
         let images = sequence.image_count();
+        self.prompt_positions += sequence.tokens().len() as u64;
         match self.runner.open(sequence.id, sequence.capacity(), images) {
             Ok(()) => self.scheduler.push(sequence),
             Err(error) => sequence.tell(Err(error.into())),
@@ -149,6 +167,7 @@ impl<R: ModelRunner> Engine<R> {
             let Some(logits) = logits.filter(|_| rows.samples) else { continue };
             match sampler::choose(logits, sequence.tokens(), sequence.sampling()) {
                 Ok(token) => {
+                    self.new_tokens += 1;
                     if sequence.push(token).is_some() {
                         ended.push(sequence.id);
                     }

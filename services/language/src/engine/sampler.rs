@@ -16,7 +16,7 @@ pub(super) struct NoFiniteScore;
 ///
 /// # Errors
 /// [`NoFiniteScore`] when no score is finite: the model or its input is broken.
-pub(super) fn choose(mut logits: Vec<f32>, history: &[u32], sampling: Sampling) -> Result<u32, NoFiniteScore> {
+pub(super) fn choose(mut logits: Vec<f32>, history: &[u32], sampling: &Sampling) -> Result<u32, NoFiniteScore> {
     penalize(&mut logits, history, sampling.repetition_penalty);
     match sampling.choice {
         Choice::Greedy => likeliest(&logits),

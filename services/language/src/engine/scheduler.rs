@@ -44,6 +44,11 @@ impl Scheduler {
         &self.running
     }
 
+    /// How many sequences hold nothing yet.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// The same, to change them.
     pub(super) fn running_mut(&mut self) -> &mut [Sequence] {
         &mut self.running

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use tessera_api::Result;
-use tessera_api::language::{Event, FinishReason, GenerateRequest, Sampling, Timings};
+use tessera_api::language::{Event, FinishReason, Finished, GenerateRequest, Sampling, Timings};
 use tessera_rpc::Deadline;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -117,8 +117,8 @@ impl Sequence {
     }
 
     /// How the next token is chosen.
-    pub fn sampling(&self) -> Sampling {
-        self.sampling
+    pub fn sampling(&self) -> &Sampling {
+        &self.sampling
     }
 
     /// When it must be over.
@@ -192,7 +192,7 @@ impl Sequence {
     pub(super) fn push(&mut self, token: u32) -> Option<FinishReason> {
         self.tokens.push(token);
         self.times.first_token.get_or_insert_with(Instant::now);
-        self.tell(Ok(Event::Tokens(vec![token])));
+        self.tell(Ok(Event::Tokens { sample: 0, token_ids: vec![token], logprobs: Vec::new() }));
         let reason = if self.end_token_ids.contains(&token) {
             FinishReason::Stop
         } else if self.tokens.len() - self.prompt_tokens >= self.max_new_tokens {
@@ -200,7 +200,8 @@ impl Sequence {
         } else {
             return None;
         };
-        self.tell(Ok(Event::Finished { reason, timings: self.timings() }));
+        let finished = Finished { sample: 0, reason, timings: self.timings(), reused_positions: 0 };
+        self.tell(Ok(Event::Finished(finished)));
         Some(reason)
     }
 

@@ -208,6 +208,7 @@ impl From<Finished> for proto::Finished {
         let reason = match finished.reason {
             FinishReason::Stop => proto::FinishReason::Stop,
             FinishReason::Length => proto::FinishReason::Length,
+            FinishReason::Deadline => proto::FinishReason::Deadline,
         };
         let Usage { prompt_tokens, image_tokens, completion_tokens } = finished.usage;
         let timings = finished.timings;
@@ -239,6 +240,7 @@ impl TryFrom<proto::Finished> for Finished {
         let reason = match finished.reason() {
             proto::FinishReason::Stop => FinishReason::Stop,
             proto::FinishReason::Length => FinishReason::Length,
+            proto::FinishReason::Deadline => FinishReason::Deadline,
             proto::FinishReason::Unspecified => return Err(missing("finished.reason")),
         };
         let usage = finished.usage.unwrap_or_default();

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 use tessera_anyres::ImageSize;
-use tessera_api::language::{Event, FinishReason, ImageReference, Sampling};
+use tessera_api::language::{Event, FinishReason, Finished, ImageReference};
 use tessera_embedding::{EncoderFingerprint, ImageKey};
 use tessera_rpc::Deadline;
 use tessera_tensor::HostTensor;
@@ -102,12 +102,9 @@ fn request(tokens: usize, image: Option<Range<usize>>, new: usize) -> GenerateRe
     });
     let images = references.collect();
     GenerateRequest {
-        request_id: String::new(),
-        token_ids,
         images,
-        sampling: Sampling::GREEDY,
-        max_new_tokens: NonZeroUsize::new(new).unwrap(),
         end_token_ids: vec![5],
+        ..GenerateRequest::greedy(token_ids, NonZeroUsize::new(new).unwrap())
     }
 }
 
@@ -165,8 +162,9 @@ fn drain(events: &mut Events) -> (Vec<u32>, Option<Result<FinishReason>>) {
     let mut tokens = Vec::new();
     while let Ok(event) = events.try_recv() {
         match event {
-            Ok(Event::Tokens(new)) => tokens.extend(new),
-            Ok(Event::Finished { reason, .. }) => return (tokens, Some(Ok(reason))),
+            Ok(Event::Tokens { token_ids, .. }) => tokens.extend(token_ids),
+            Ok(Event::PromptLogprobs(_)) => {}
+            Ok(Event::Finished(Finished { reason, .. })) => return (tokens, Some(Ok(reason))),
             Err(error) => return (tokens, Some(Err(error))),
         }
     }

@@ -2,12 +2,22 @@
 
 use std::num::NonZeroUsize;
 
+use tessera_api::language::Generator;
+
 use super::*;
 
-const DRAW: Draw = Draw { temperature: 1.0, top_k: None, top_p: 1.0, min_p: 0.0, seed: 7 };
+const DRAW: Draw = Draw {
+    temperature: 1.0,
+    top_k: None,
+    top_p: 1.0,
+    min_p: 0.0,
+    typical_p: 1.0,
+    seed: 7,
+    generator: Generator::Counter,
+};
 
 fn draw(settings: Draw) -> Sampling {
-    Sampling { repetition_penalty: 1.0, choice: Choice::Draw(settings) }
+    Sampling { choice: Choice::Draw(settings), ..Sampling::GREEDY }
 }
 
 /// Ids that come out over many positions.
@@ -15,17 +25,17 @@ fn drawn(logits: &[f32], settings: Draw) -> Vec<usize> {
     let mut counts = vec![0; logits.len()];
     for position in 0..4000 {
         let history = vec![0; position];
-        counts[choose(logits.to_vec(), &history, draw(settings)).unwrap() as usize] += 1;
+        counts[choose(logits.to_vec(), &history, &draw(settings)).unwrap() as usize] += 1;
     }
     counts
 }
 
 #[test]
 fn greedy_takes_the_first_of_equals() {
-    assert_eq!(choose(vec![1.0, 3.0, 3.0], &[], Sampling::GREEDY), Ok(1));
-    assert_eq!(choose(vec![f32::NAN, 1.0, f32::INFINITY], &[], Sampling::GREEDY), Ok(1));
-    assert_eq!(choose(vec![f32::NAN; 3], &[], Sampling::GREEDY), Err(NoFiniteScore));
-    assert_eq!(choose(vec![f32::NAN; 3], &[], draw(DRAW)), Err(NoFiniteScore));
+    assert_eq!(choose(vec![1.0, 3.0, 3.0], &[], &Sampling::GREEDY), Ok(1));
+    assert_eq!(choose(vec![f32::NAN, 1.0, f32::INFINITY], &[], &Sampling::GREEDY), Ok(1));
+    assert_eq!(choose(vec![f32::NAN; 3], &[], &Sampling::GREEDY), Err(NoFiniteScore));
+    assert_eq!(choose(vec![f32::NAN; 3], &[], &draw(DRAW)), Err(NoFiniteScore));
 }
 
 #[test]
@@ -47,7 +57,7 @@ fn draws_follow_the_probabilities() {
 fn a_draw_is_a_function_of_seed_and_position() {
     let logits: Vec<f32> = (0..50).map(|i| (i as f32 * 0.7).sin()).collect();
     let logits = &logits;
-    let next = |n, seed| choose(logits.clone(), &vec![1; n], draw(Draw { seed, ..DRAW })).unwrap();
+    let next = |n, seed| choose(logits.clone(), &vec![1; n], &draw(Draw { seed, ..DRAW })).unwrap();
     let run = |seed| (0..20).map(move |n| next(n, seed));
     assert!(run(1).eq(run(1)));
     assert!(!run(1).eq(run(2)));
