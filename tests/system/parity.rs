@@ -6,7 +6,9 @@ use futures::future::join_all;
 use tessera_anyres::Plan;
 use tessera_checkpoint::Checkpoint;
 use tessera_image::{DecodeOptions, Preprocessor, Resizer};
-use tessera_model::{Chunk, ImageEmbedding, Input, KvCache, LanguageModel, LoadOptions, Logits, VisionModel};
+use tessera_model::{
+    BLOCK_POSITIONS, Chunk, ImageEmbedding, Input, LanguageModel, LoadOptions, Logits, StepLogits, VisionModel,
+};
 use tessera_tensor::HostTensor;
 use tessera_testkit::{CASES, FAMILIES, Golden, conversations, distance, family_dir, picture, picture_count};
 
@@ -134,30 +136,34 @@ impl Loaded {
         let embed = |image: &Image| self.language.image_embedding(&image.features, &image.plan).unwrap();
         let embeddings: Vec<ImageEmbedding> = images.iter().map(embed).collect();
         let ids: Vec<Vec<u32>> = (0..golden.sequences()).map(|sequence| golden.unpadded_ids(sequence)).collect();
-        let mut caches: Vec<KvCache> = ids.iter().map(|ids| self.language.new_cache(ids.len() + 16).unwrap()).collect();
+        // Each sequence has as many blocks as the longest needs.
+        let most = ids.iter().map(Vec::len).max().unwrap_or(0) + 16;
+        let blocks = u32::try_from(most.div_ceil(BLOCK_POSITIONS)).unwrap();
+        let table = |sequence: usize| (0..blocks).map(|block| sequence as u32 * blocks + block).collect();
+        let tables: Vec<Vec<u32>> = (0..ids.len()).map(table).collect();
+        let mut pool = self.language.new_pool(ids.len() * blocks as usize).unwrap();
         let mut unused = embeddings.as_slice();
         let prompts: Vec<Vec<Input<'_>>> = ids.iter().map(|ids| self.inputs(ids, &mut unused)).collect();
-        let pairs = caches.iter_mut().zip(prompts);
-        let mut batch: Vec<Chunk<'_>> =
-            pairs.map(|(cache, inputs)| Chunk { cache, start: 0, inputs, logits: Logits::All }).collect();
-        let all = self.language.forward(&mut batch).unwrap().into_iter().map(Option::unwrap);
+        let pairs = tables.iter().zip(prompts);
+        let batch: Vec<Chunk<'_>> =
+            pairs.map(|(blocks, inputs)| Chunk { blocks, start: 0, inputs, logits: Logits::All }).collect();
+        let all = self.language.forward(&mut pool, &batch).unwrap();
         let (mut logits, mut tokens) = (0.0f32, Vec::new());
-        for (sequence, ours) in all.enumerate() {
+        for sequence in 0..ids.len() {
+            let ours = all.of(sequence);
             let theirs = golden.logit_rows(sequence).concat();
             logits = logits.max(distance(&ours[ours.len() - theirs.len()..], &theirs));
-            tokens.push(vec![argmax(&ours[ours.len() - self.language.config().vocab_size..])]);
+            tokens.push(vec![argmax(&ours[ours.len() - all.vocabulary()..])]);
         }
         while tokens[0].len() < 16 {
             let last: Vec<u32> = tokens.iter().map(|tokens| tokens[tokens.len() - 1]).collect();
-            let pairs = caches.iter_mut().zip(last.chunks(1));
-            let mut batch: Vec<Chunk<'_>> = pairs
-                .map(|(cache, token)| {
-                    let start = cache.len();
-                    Chunk { cache, start, inputs: vec![Input::Tokens(token)], logits: Logits::Last }
-                })
-                .collect();
-            let step = self.language.forward(&mut batch).unwrap();
-            tokens.iter_mut().zip(step).for_each(|(tokens, logits)| tokens.push(argmax(&logits.unwrap())));
+            let mut batch: Vec<Chunk<'_>> = Vec::new();
+            for (sequence, (blocks, token)) in tables.iter().zip(last.chunks(1)).enumerate() {
+                let (start, inputs) = (ids[sequence].len() + tokens[0].len() - 1, vec![Input::Tokens(token)]);
+                batch.push(Chunk { blocks, start, inputs, logits: Logits::Last });
+            }
+            let step: StepLogits = self.language.forward(&mut pool, &batch).unwrap();
+            tokens.iter_mut().enumerate().for_each(|(sequence, tokens)| tokens.push(argmax(step.of(sequence))));
         }
         let equal = |(sequence, tokens): (usize, &Vec<u32>)| {
             let theirs = Expected::of(family, case, sequence).token_ids;

@@ -1,117 +1,153 @@
-//! How long one layer of the real shapes takes. Run alone, on a quiet machine:
-//! `cargo bench -p tessera-model`.
+//! How fast the model computes: products alone, a tower, and a decoder of real shape with made-up weights. Run alone, on a
+//! quiet machine: `cargo bench -p tessera-model`.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench ends at the first error and prints its figures")]
 
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 #[path = "../tests/model/copy.rs"]
 mod copy;
+#[path = "speed/shapes.rs"]
+mod shapes;
 
 use std::time::Instant;
 
-use safetensors::Dtype;
 use tessera_anyres::ImageSize;
-use tessera_checkpoint::Checkpoint;
-use tessera_model::{Chunk, Input, KvCache, LanguageModel, LoadOptions, Logits, VisionModel};
+use tessera_model::{BLOCK_POSITIONS, Chunk, Input, KvPool, LanguageModel, LoadOptions, Logits, VisionModel};
 use tessera_tensor::HostTensor;
-use tessera_testkit::family_dir;
 
-use copy::{Copy, Stored};
-
-/// Mistral 7B behind CLIP ViT-L/14-336, one layer each, with a small vocabulary.
-fn real_shapes() -> (Copy, Checkpoint) {
-    let mut checkpoint = Checkpoint::open(&family_dir("mistral")).unwrap();
-    let (vision, text) = (&mut checkpoint.model.vision, &mut checkpoint.model.text);
-    (vision.hidden_size, vision.intermediate_size, vision.heads, vision.layers) = (1024, 4096, 16, 2);
-    vision.image_size = 336;
-    (text.hidden_size, text.intermediate_size, text.heads, text.kv_heads) = (4096, 14336, 32, 8);
-    (text.head_dim, text.layers) = (128, 1);
-    let size = |name: &str, tiny: usize| match (name, tiny) {
-        (_, 588 | 3 | 14 | 640) => tiny,
-        (_, 17) => 577,
-        (name, 128) if name.contains("vision_tower") => 4096,
-        (name, _) if name.contains("vision_tower") => 1024,
-        (name, 64) if name.contains("linear_1.weight") => 4096,
-        (_, 112) => 14336,
-        (_, 32) => 1024,
-        _ => 4096,
-    };
-    let mut copy = Copy::of("mistral");
-    copy.tensors.retain(|name, _| !name.contains("layers.1.") && !name.contains("layers.2."));
-    for (name, stored) in &mut copy.tensors {
-        let shape: Vec<usize> = stored.shape.iter().map(|&side| size(name, side)).collect();
-        let shape = if name.contains("linear_1.weight") { vec![4096, 1024] } else { shape };
-        let count = shape.iter().product::<usize>();
-        let number = |index: usize| half::f16::from_f32((index % 251) as f32 / 6000.0 - 0.02).to_le_bytes();
-        let data = (0..count).flat_map(number).collect();
-        *stored = Stored { dtype: Dtype::F16, shape, data };
-    }
-    copy.write();
-    checkpoint.dir = copy.dir().to_owned();
-    (copy, checkpoint)
+/// What a run computes and reads: its rates follow from the time.
+#[derive(Clone, Copy)]
+struct Work {
+    flops: f64,
+    bytes: f64,
 }
 
-/// Prints the fastest, the median and the slowest of some runs.
-fn time<T>(what: &str, runs: usize, mut run: impl FnMut() -> T) -> T {
-    let timed = |run: &mut dyn FnMut() -> T| {
+/// Prints the fastest, the median and the slowest of some runs, and the rates of the median.
+fn time<T>(what: &str, runs: usize, work: Option<Work>, mut run: impl FnMut() -> T) -> T {
+    let mut timed = || {
         let start = Instant::now();
         let result = run();
-        (start.elapsed().as_secs_f64() * 1e3, result)
+        (start.elapsed().as_secs_f64(), result)
     };
-    let (first, mut result) = timed(&mut run);
+    let (first, mut result) = timed();
     let mut times = vec![first];
     for _ in 1..runs {
-        let (time, latest) = timed(&mut run);
+        let (time, latest) = timed();
         times.push(time);
         result = latest;
     }
     times.sort_by(f64::total_cmp);
-    println!("{what:45} {:9.1} {:9.1} {:9.1} ms", times[0], times[runs / 2], times[runs - 1]);
+    let [min, median, max] = [0, runs / 2, runs - 1].map(|index| times[index] * 1e3);
+    let rates = work.map_or_else(String::new, |Work { flops, bytes }| {
+        format!(" {:8.1} GFLOP/s {:7.2} GB/s", flops / median / 1e6, bytes / median / 1e6)
+    });
+    println!("{what:40} {min:9.2} {median:9.2} {max:9.2} ms{rates}");
     result
 }
 
-fn main() {
-    let (_copy, checkpoint) = real_shapes();
-    let load = LoadOptions::default();
-    let vision = time("load tower (1 block), f16 to f32", 1, || VisionModel::load(&checkpoint, &load).unwrap());
-    let language = time("load decoder (1 layer), f16 to f32", 1, || LanguageModel::load(&checkpoint, &load).unwrap());
+/// A decoder with one sequence after another in its pool.
+struct Decoder<'a> {
+    model: &'a LanguageModel,
+    pool: KvPool,
+    /// The blocks of each sequence.
+    tables: Vec<Vec<u32>>,
+    ids: Vec<u32>,
+}
 
-    let pixels = HostTensor::from_f32(vec![1, 3, 336, 336], vec![0.5; 3 * 336 * 336]).unwrap();
-    time("tower, one tile, 1 block", 5, || vision.encode(&pixels).unwrap());
+impl<'a> Decoder<'a> {
+    fn new(model: &'a LanguageModel, sequences: usize, positions: usize) -> Self {
+        let blocks = positions.div_ceil(BLOCK_POSITIONS);
+        let table = |sequence: usize| (0..blocks).map(|block| (block * sequences + sequence) as u32).collect();
+        let pool = model.new_pool(blocks * sequences).unwrap();
+        let vocabulary = model.config().vocab_size as u32;
+        let ids = (0..positions as u32).map(|id| id * 17 % vocabulary).collect();
+        Self { model, pool, tables: (0..sequences).map(table).collect(), ids }
+    }
+
+    /// Computes `rows` rows from `start` on, of each of the first sequences.
+    fn step(&mut self, sequences: usize, start: usize, rows: usize, logits: Logits) {
+        let inputs = vec![Input::Tokens(&self.ids[start..start + rows])];
+        let batch: Vec<Chunk<'_>> = self.tables[..sequences]
+            .iter()
+            .map(|table| Chunk { blocks: table, start, inputs: inputs.clone(), logits })
+            .collect();
+        self.model.forward(&mut self.pool, &batch).unwrap();
+    }
+
+    /// What such a step computes and reads.
+    fn work(&self, sequences: usize, start: usize, rows: usize, logits: Logits) -> Work {
+        let text = self.model.config();
+        let (queries, keys) = (text.heads * text.head_dim, text.kv_heads * text.head_dim);
+        let attention = text.hidden_size * (2 * queries + 2 * keys);
+        let layers = text.layers * (attention + 3 * text.hidden_size * text.intermediate_size);
+        let head = text.hidden_size * text.vocab_size;
+        let (all, wanted) = (sequences * rows, if logits == Logits::None { 0 } else { sequences });
+        let pairs: usize = (start + 1..=start + rows).sum();
+        let flops = 2 * all * layers + 2 * wanted * head + 4 * text.layers * queries * sequences * pairs;
+        let weights = 4 * (layers + if wanted > 0 { head } else { 0 });
+        let bytes = weights + sequences * self.model.kv_bytes_per_position() * (start + rows);
+        Work { flops: flops as f64, bytes: bytes as f64 }
+    }
+
+    fn time(&mut self, what: &str, runs: usize, (sequences, start, rows): (usize, usize, usize), logits: Logits) {
+        let work = self.work(sequences, start, rows, logits);
+        time(what, runs, Some(work), || self.step(sequences, start, rows, logits));
+    }
+}
+
+/// One layer of Mistral 7B: almost nothing but products.
+fn products() {
+    let (copy, checkpoint) = shapes::checkpoint(1, shapes::one_layer_of_mistral);
+    let load = || LanguageModel::load(&checkpoint, &LoadOptions::default()).unwrap();
+    let language = time("load a 7B layer, f16 to f32", 1, None, load);
+    drop(copy);
+    let mut decoder = Decoder::new(&language, 1, 1024);
+    for rows in [1, 8, 512] {
+        decoder.time(&format!("7B layer, {rows} rows"), 9, (1, 0, rows), Logits::None);
+    }
     let geometry = tessera_anyres::Geometry::new(vec![ImageSize { height: 672, width: 672 }], 336, 14).unwrap();
     let plan = geometry.plan(ImageSize { height: 672, width: 672 });
     let features = HostTensor::from_f32(vec![2880, 1024], vec![0.1; 2880 * 1024]).unwrap();
-    time("projector, 672x672", 2, || language.image_embedding(&features, &plan).unwrap());
-
-    let ids: Vec<u32> = (0..512).map(|id| id % 600).collect();
-    for before in [0, 2560] {
-        let mut cache = language.new_cache(4000).unwrap();
-        fill(&language, &mut cache, before);
-        for rows in [512, 32, 1] {
-            time(&format!("decoder layer, {rows} rows after {before}"), 5, || {
-                cache.truncate(before);
-                let inputs = vec![Input::Tokens(&ids[..rows])];
-                let mut batch = [Chunk { cache: &mut cache, start: before, inputs, logits: Logits::None }];
-                language.forward(&mut batch).unwrap()
-            });
-        }
-    }
-    let mut caches: Vec<KvCache> = (0..8).map(|_| language.new_cache(2600).unwrap()).collect();
-    caches.iter_mut().for_each(|cache| fill(&language, cache, 512));
-    time("decoder layer, 8 sequences, 1 row after 512", 5, || {
-        let mut batch: Vec<Chunk<'_>> = Vec::new();
-        for cache in &mut caches {
-            cache.truncate(512);
-            batch.push(Chunk { cache, start: 512, inputs: vec![Input::Tokens(&ids[..1])], logits: Logits::None });
-        }
-        language.forward(&mut batch).unwrap()
-    });
+    let work = Work { flops: 2.0 * 2880.0 * 4096.0 * (1024.0 + 4096.0), bytes: 4.0 * 4096.0 * (1024.0 + 4096.0) };
+    time("7B projector, 672x672", 3, Some(work), || language.image_embedding(&features, &plan).unwrap());
 }
 
-fn fill(language: &LanguageModel, cache: &mut KvCache, count: usize) {
-    let ids = vec![1; 512];
-    while cache.len() < count {
-        let start = cache.len();
-        let mut batch = [Chunk { cache, start, inputs: vec![Input::Tokens(&ids)], logits: Logits::None }];
-        language.forward(&mut batch).unwrap();
+/// Four blocks of CLIP ViT-L/14-336.
+fn tower() {
+    let (_copy, checkpoint) = shapes::checkpoint(4, shapes::one_layer_of_mistral);
+    let load = || VisionModel::load(&checkpoint, &LoadOptions::default()).unwrap();
+    let vision = time("load tower, 4 blocks, f16 to f32", 1, None, load);
+    let pixels = HostTensor::from_f32(vec![1, 3, 336, 336], vec![0.5; 3 * 336 * 336]).unwrap();
+    let block = 2.0 * 577.0 * 12.0 * 1024.0 * 1024.0 + 4.0 * 577.0 * 577.0 * 1024.0;
+    let work = Work { flops: 4.0 * block, bytes: 4.0 * 12.0 * 1024.0 * 1024.0 * 4.0 };
+    time("tower, one tile, 4 blocks", 9, Some(work), || vision.encode(&pixels).unwrap());
+}
+
+/// SmolLM2-135M.
+fn decoder() {
+    let (copy, checkpoint) = shapes::checkpoint(1, shapes::smol);
+    let load = || LanguageModel::load(&checkpoint, &LoadOptions::default()).unwrap();
+    let language = time("load SmolLM2-135M, f16 to f32", 1, None, load);
+    drop(copy);
+    let mut decoder = Decoder::new(&language, 1, 2432);
+    decoder.time("prefill of 2000, whole", 3, (1, 0, 2000), Logits::Last);
+    let work = decoder.work(1, 0, 2000, Logits::Last);
+    time("prefill of 2000, in chunks of 512", 3, Some(work), || {
+        for start in (0..2000).step_by(512) {
+            decoder.step(1, start, 512.min(2000 - start), if start == 1536 { Logits::Last } else { Logits::None });
+        }
+    });
+    decoder.step(1, 2000, 400, Logits::None);
+    decoder.time("512 rows after 1888", 3, (1, 1888, 512), Logits::Last);
+    decoder.time("one row after 2400", 21, (1, 2400, 1), Logits::Last);
+    let mut decoder = Decoder::new(&language, 8, 544);
+    decoder.step(8, 0, 512, Logits::None);
+    for sequences in [1, 2, 4, 8] {
+        decoder.time(&format!("{sequences} sequences, a row each after 512"), 21, (sequences, 512, 1), Logits::Last);
     }
+}
+
+fn main() {
+    decoder();
+    tower();
+    products();
 }

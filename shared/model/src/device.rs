@@ -1,7 +1,7 @@
 //! The device that computes, and the way of numbers to it and back.
 
-use candle_core::{DType as CandleType, Device as CandleDevice, Tensor};
-use half::f16;
+use candle_core::{CpuStorage, DType as CandleType, Device as CandleDevice, Storage, Tensor};
+use half::slice::HalfFloatSliceExt;
 use tessera_tensor::{DType, HostTensor};
 
 use crate::ModelError;
@@ -38,11 +38,6 @@ impl Device {
         Ok(Tensor::from_vec(values, shape, &self.inner)?.to_dtype(self.candle_type())?)
     }
 
-    /// Returns these 16-bit numbers in the compute type.
-    pub(crate) fn tensor_f16(&self, values: Vec<f16>, shape: &[usize]) -> Result<Tensor, ModelError> {
-        Ok(Tensor::from_vec(values, shape, &self.inner)?.to_dtype(self.candle_type())?)
-    }
-
     /// Returns this host tensor in the compute type.
     pub(crate) fn upload(&self, tensor: &HostTensor) -> Result<Tensor, ModelError> {
         self.tensor(tensor.to_f32(), tensor.shape())
@@ -64,9 +59,23 @@ impl Device {
         Ok(Tensor::new(rows, &self.inner)?)
     }
 
-    /// Returns zeros in the compute type.
-    pub(crate) fn zeros(&self, shape: &[usize]) -> Result<Tensor, ModelError> {
-        Ok(Tensor::zeros(shape, self.candle_type(), &self.inner)?)
+    /// Calls `work` with the numbers of a contiguous tensor, row-major, as f32.
+    pub(crate) fn read<R>(&self, tensor: &Tensor, work: impl FnOnce(&[f32]) -> R) -> Result<R, ModelError> {
+        let (storage, layout) = tensor.storage_and_layout();
+        match (&*storage, layout.contiguous_offsets()) {
+            (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(work(&values[start..end])),
+            (Storage::Cpu(CpuStorage::F16(values)), Some((start, end))) => Ok(work(&values[start..end].to_f32_vec())),
+            _ => {
+                drop(storage);
+                Ok(work(&self.values(tensor)?))
+            }
+        }
+    }
+
+    /// Does work whose parallel parts follow closely: on one of the threads that they run on, so that they begin without
+    /// waking another first.
+    pub(crate) fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        rayon::scope(|_| work())
     }
 
     fn candle_type(&self) -> CandleType {
@@ -76,17 +85,4 @@ impl Device {
             DType::BF16 => CandleType::BF16,
         }
     }
-}
-
-/// Returns `x` times `weight`.
-///
-/// On the CPU a single row is computed as two: the library's product of a vector and a matrix runs on one core and sums
-/// in another order. So one row is no slower, and gives bit for bit what it gives among others.
-///
-/// x: `[rows, in]`, weight: `[in, out]`, result: `[rows, out]`
-pub(crate) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor, ModelError> {
-    if x.device().is_cpu() && x.dims2()?.0 == 1 {
-        return Ok(Tensor::cat(&[x, x], 0)?.matmul(weight)?.narrow(0, 0, 1)?);
-    }
-    Ok(x.matmul(weight)?)
 }

@@ -101,13 +101,19 @@ pub enum ModelError {
         /// The shape handed in.
         found: Vec<usize>,
     },
-    /// A cache of this size is not possible.
-    #[error("a cache of {capacity} positions is not possible, 1 to {limit} are")]
-    CacheCapacity {
-        /// Positions asked for.
-        capacity: usize,
-        /// Positions that the model has.
-        limit: usize,
+    /// A pool without blocks holds nothing.
+    #[error("a pool of no blocks is not possible")]
+    EmptyPool,
+    /// A pool was made by another model.
+    #[error("the pool of keys and values is that of another model")]
+    Pool,
+    /// A block that the pool does not have.
+    #[error("block {block} does not exist, the pool has {blocks}")]
+    Block {
+        /// The block asked for.
+        block: u32,
+        /// Blocks that there are.
+        blocks: usize,
     },
     /// A chunk of a batch is not valid.
     #[error("chunk {index} of the batch {problem}")]

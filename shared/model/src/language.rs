@@ -4,15 +4,17 @@ mod batch;
 mod block;
 mod rows;
 
-use candle_core::Tensor;
+use std::sync::Arc;
+
 use tessera_anyres::Plan;
 use tessera_checkpoint::{Checkpoint, TextConfig};
 use tessera_tensor::HostTensor;
 
-pub use batch::{Chunk, Input, Logits};
+pub use batch::{Chunk, Input, Logits, StepLogits};
 
 use crate::{
-    ImageEmbedding, KvCache, LoadOptions, ModelError,
+    ImageEmbedding, KvPool, LoadOptions, ModelError,
+    cpu::Panels,
     device::Device,
     layers::{Bias, Linear, RmsNorm},
     projector::Projector,
@@ -22,11 +24,12 @@ use crate::{
 use batch::Layout;
 use block::Block;
 
-/// Projector, newline vector and decoder. Immutable after loading; sequences keep their state in a [`KvCache`].
+/// Projector, newline vector and decoder. Immutable after loading; sequences keep their state in a [`KvPool`].
 pub struct LanguageModel {
     config: TextConfig,
     device: Device,
-    embeddings: Tensor,
+    /// A row for each token of the vocabulary; the head too if it is tied.
+    embeddings: Arc<Panels>,
     projector: Projector,
     blocks: Vec<Block>,
     norm: RmsNorm,
@@ -47,17 +50,17 @@ impl LanguageModel {
         let tied = model.tie_word_embeddings;
         let weights =
             Weights::open(dir, &device, options.progress, |name| names::of_language(name, config.layers, tied))?;
-        let embeddings = weights.matrix(names::EMBEDDINGS, config.vocab_size, config.hidden_size)?;
+        let embeddings = Arc::new(weights.linear_tensor(names::EMBEDDINGS, config.vocab_size, config.hidden_size)?);
         let projector = Projector::load(&weights, model)?;
         let blocks =
             (0..config.layers).map(|layer| Block::load(&weights, &config, layer)).collect::<Result<Vec<_>, _>>()?;
         let norm = RmsNorm::load(&weights, names::FINAL_NORM, config.hidden_size, config.rms_norm_eps)?;
         let head = if tied {
-            Linear::from_tensors(&embeddings, None)?
+            Linear::sharing(embeddings.clone(), &device)
         } else {
             Linear::load(&weights, names::HEAD, config.hidden_size, config.vocab_size, Bias::Without)?
         };
-        let rope = Rope::new(&config, &device)?;
+        let rope = Rope::new(&config, &device);
         Ok(Self { config, device, embeddings, projector, blocks, norm, head, rope })
     }
 
@@ -80,73 +83,64 @@ impl LanguageModel {
         self.projector.image_embedding(&self.device, features, plan)
     }
 
-    /// Returns an empty cache for one sequence of at most `capacity` positions. All its memory is reserved at once.
+    /// Returns a pool of this many blocks, whose keys and values belong to no sequence yet.
     ///
     /// # Errors
-    /// If the capacity is zero or more than the model has positions.
-    pub fn new_cache(&self, capacity: usize) -> Result<KvCache, ModelError> {
-        let limit = self.config.max_positions;
-        if capacity == 0 || capacity > limit {
-            return Err(ModelError::CacheCapacity { capacity, limit });
+    /// If there would be no block.
+    pub fn new_pool(&self, blocks: usize) -> Result<KvPool, ModelError> {
+        if blocks == 0 {
+            return Err(ModelError::EmptyPool);
         }
-        KvCache::new(&self.config, capacity, &self.device)
+        Ok(KvPool::new(&self.config, blocks, &self.device))
     }
 
-    /// Returns the bytes that one position of a [`KvCache`] takes.
+    /// Returns the bytes that one position of a [`KvPool`] takes.
     #[must_use]
     pub fn kv_bytes_per_position(&self) -> usize {
         let TextConfig { layers, kv_heads, head_dim, .. } = self.config;
         2 * layers * kv_heads * head_dim * self.device.compute().size_bytes()
     }
 
-    /// Runs the decoder once over the rows of several sequences and appends their keys and values to the caches.
+    /// Runs the decoder once over the rows of several sequences and writes their keys and values to their blocks.
     ///
     /// The rows form one flat batch without padding: every matrix product runs over all rows at once, attention runs per
-    /// sequence over its own cache. The result has one entry per chunk: what its [`Logits`] asks for, as f32,
-    /// `[vocab]` for `Last` and `[rows * vocab]` for `All`.
+    /// sequence over its own blocks. What a row gives depends, to the bit, on nothing but its sequence: not on the rows
+    /// beside it, not on how a prompt is cut in chunks, not on which blocks hold the sequence. Sequences may share blocks
+    /// that nobody writes.
     ///
     /// # Errors
-    /// If a chunk is empty, does not start where its cache ends, does not fit its cache, or names a token or an image row
-    /// that does not exist. No cache has changed its length then.
-    pub fn forward(&self, batch: &mut [Chunk<'_>]) -> Result<Vec<Option<Vec<f32>>>, ModelError> {
-        let layout = Layout::new(batch, &self.config)?;
-        if batch.is_empty() {
-            return Ok(Vec::new());
+    /// If the pool is another model's, or a chunk is empty, has a table that is too short or names a block that does not
+    /// exist, writes a block that another chunk writes or reads, or names a token or an image row that does not exist.
+    /// Nothing has been written then.
+    pub fn forward(&self, pool: &mut KvPool, batch: &[Chunk<'_>]) -> Result<StepLogits, ModelError> {
+        if !pool.fits(&self.config, &self.device) {
+            return Err(ModelError::Pool);
         }
-        let rope = self.rope.at(&layout.positions)?;
-        let mut hidden = rows::embed(&self.embeddings, &layout, batch, &self.device)?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            hidden = block.forward(&hidden, layer, &layout, batch, &rope)?;
-        }
-        let logits = self.logits(&hidden, &layout, batch)?;
-        for (chunk, rows) in batch.iter_mut().zip(&layout.rows) {
-            chunk.cache.advance(rows.len());
-        }
-        Ok(logits)
+        let layout = Layout::new(batch, &self.config, pool.blocks())?;
+        self.device.run(|| self.forward_valid(pool, batch, &layout))
     }
 
-    /// hidden: `[rows, hidden_size]`. The head runs only over the rows that are asked for.
-    fn logits(
+    fn forward_valid(
         &self,
-        hidden: &Tensor,
-        layout: &Layout,
+        pool: &mut KvPool,
         batch: &[Chunk<'_>],
-    ) -> Result<Vec<Option<Vec<f32>>>, ModelError> {
+        layout: &Layout<'_>,
+    ) -> Result<StepLogits, ModelError> {
+        let mut logits = layout.logits(batch, self.config.vocab_size);
+        if batch.is_empty() {
+            return Ok(logits);
+        }
+        let angles = self.rope.at(&layout.positions);
+        let mut hidden = rows::embed(&self.embeddings, batch, &self.device)?;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            hidden = block.forward(&hidden, layer, pool, &layout.spans, &angles)?;
+        }
+        // The head runs only over the rows that are asked for.
         let wanted = layout.wanted_rows(batch);
-        if wanted.is_empty() {
-            return Ok(vec![None; batch.len()]);
+        if !wanted.is_empty() {
+            let hidden = hidden.index_select(&self.device.indices(&wanted)?, 0)?;
+            logits.fill(self.head.forward_values(&self.norm.forward(&hidden)?)?);
         }
-        let hidden = hidden.index_select(&self.device.indices(&wanted)?, 0)?;
-        let logits = self.head.forward(&self.norm.forward(&hidden)?)?;
-        let values = self.device.values(&logits)?;
-        let mut rest = values.as_slice();
-        let mut results = Vec::with_capacity(batch.len());
-        for (chunk, rows) in batch.iter().zip(&layout.rows) {
-            let count = chunk.logits.count(rows.len());
-            let (own, after) = rest.split_at(count * self.config.vocab_size);
-            rest = after;
-            results.push((count > 0).then(|| own.to_vec()));
-        }
-        Ok(results)
+        Ok(logits)
     }
 }

@@ -2,21 +2,26 @@
 
 mod norm;
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
-use candle_nn::ops;
 use tessera_checkpoint::Activation;
 
 pub(crate) use norm::{LayerNorm, RmsNorm};
 
-use crate::{ModelError, device, weights::Weights};
+use crate::{
+    ModelError,
+    cpu::{self, Panels, Then},
+    device::Device,
+    weights::Weights,
+};
 
 /// `x W^T + b`.
 pub(crate) struct Linear {
-    /// `[in, out]`, contiguous: matrix products of few rows read it as it is. A view of the stored `[out, in]` they would
-    /// copy to this order at every call (measured on two cores, 4096 to 11264 in f32: 17 ms for two rows against 67,
-    /// 38 for 16 against 79, 539 for 512 against 589).
-    weight: Tensor,
-    bias: Option<Tensor>,
+    weight: Arc<Panels>,
+    /// `[outputs]`
+    bias: Option<Vec<f32>>,
+    device: Device,
 }
 
 /// Whether a linear layer has a bias.
@@ -51,30 +56,54 @@ impl Linear {
         inputs: usize,
         bias: Bias,
     ) -> Result<Self, ModelError> {
-        let bias = if bias == Bias::With { Some(weights.biases(parts)?) } else { None };
-        Ok(Self { weight: weights.linear(parts, inputs)?, bias })
+        let device = weights.device().clone();
+        let bias = if bias == Bias::With { Some(device.values(&weights.biases(parts)?)?) } else { None };
+        Ok(Self { weight: Arc::new(weights.linear(parts, inputs)?), bias, device })
     }
 
-    /// Returns the layer with this `[out, in]` weight and this `[out]` bias.
-    pub(crate) fn from_tensors(weight: &Tensor, bias: Option<Tensor>) -> Result<Self, ModelError> {
-        Ok(Self { weight: weight.t()?.contiguous()?, bias })
+    /// Returns the layer without a bias that has these weights, which others may have too.
+    pub(crate) fn sharing(weight: Arc<Panels>, device: &Device) -> Self {
+        Self { weight, bias: None, device: device.clone() }
     }
 
     /// x: `[rows, in]`, result `[rows, out]`
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
-        let y = device::product(x, &self.weight)?;
-        Ok(match &self.bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
-        })
+        self.tensor(self.product(x, Then::default())?)
+    }
+
+    /// The same through an activation.
+    pub(crate) fn forward_activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor, ModelError> {
+        self.tensor(self.product(x, Then { activation: Some(activation), ..Then::default() })?)
+    }
+
+    /// The same, added to `to`: `[rows, out]`.
+    pub(crate) fn forward_added(&self, x: &Tensor, to: &Tensor) -> Result<Tensor, ModelError> {
+        let sums = self.device.read(to, |to| self.product(x, Then { added: Some(to), ..Then::default() }))??;
+        self.tensor(sums)
+    }
+
+    /// The same in host memory, `[rows * out]`.
+    pub(crate) fn forward_values(&self, x: &Tensor) -> Result<Vec<f32>, ModelError> {
+        self.product(x, Then::default())
+    }
+
+    fn product(&self, x: &Tensor, then: Then<'_>) -> Result<Vec<f32>, ModelError> {
+        let then = Then { bias: self.bias.as_deref(), ..then };
+        self.device.read(x, |x| cpu::product(x, &self.weight, then))
+    }
+
+    fn tensor(&self, values: Vec<f32>) -> Result<Tensor, ModelError> {
+        let outputs = self.weight.outputs();
+        let rows = values.len() / outputs;
+        self.device.tensor(values, &[rows, outputs])
     }
 }
 
-/// Applies an activation to every number.
-pub(crate) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor, ModelError> {
-    Ok(match activation {
-        Activation::QuickGelu => (x * ops::sigmoid(&(x * 1.702)?)?)?,
-        Activation::Gelu => x.gelu_erf()?,
-        Activation::GeluTanh => x.gelu()?,
-    })
+/// Returns the gate, through SiLU, times what it lets through: `[rows, width]`.
+///
+/// gate_up: `[rows, 2 * width]`, the gate in front
+pub(crate) fn gated(device: &Device, gate_up: &Tensor) -> Result<Tensor, ModelError> {
+    let (rows, width) = gate_up.dims2()?;
+    let gated = device.read(gate_up, |gate_up| cpu::gated(gate_up, width / 2))?;
+    device.tensor(gated, &[rows, width / 2])
 }

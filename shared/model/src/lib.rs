@@ -5,6 +5,7 @@
 //! into logits. Each part is written once and configured: one tower, one projector, one decoder, one attention.
 
 mod attention;
+mod cpu;
 mod device;
 mod error;
 mod language;
@@ -16,9 +17,9 @@ mod weights;
 
 use tessera_tensor::DType;
 
-pub use attention::KvCache;
+pub use attention::{BLOCK_POSITIONS, KvPool};
 pub use error::ModelError;
-pub use language::{Chunk, Input, LanguageModel, Logits};
+pub use language::{Chunk, Input, LanguageModel, Logits, StepLogits};
 pub use projector::ImageEmbedding;
 pub use vision::VisionModel;
 

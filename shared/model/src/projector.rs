@@ -10,7 +10,7 @@ use tessera_tensor::HostTensor;
 use crate::{
     ModelError,
     device::Device,
-    layers::{self, Bias, Linear},
+    layers::{Bias, Linear},
     weights::{Weights, names},
 };
 
@@ -57,7 +57,7 @@ impl Projector {
             let wanted = format!("[{newline}, {}]", self.inputs);
             return Err(ModelError::Input { what: "features", wanted, found: features.shape().to_vec() });
         }
-        let projected = layers::activate(&self.linear_1.forward(&device.upload(features)?)?, self.activation)?;
+        let projected = self.linear_1.forward_activated(&device.upload(features)?, self.activation)?;
         let projected = self.linear_2.forward(&projected)?;
         let rows: Vec<u32> = plan
             .embedding_rows()

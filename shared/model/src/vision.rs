@@ -62,7 +62,7 @@ impl VisionModel {
         if *tiles == 0 || (*channels, *height, *width) != (vision.channels, side, side) {
             return Err(self.bad_pixels(pixels));
         }
-        self.tower.forward(&self.device, pixels)
+        self.device.run(|| self.tower.forward(&self.device, pixels))
     }
 
     /// Picks the rows of one image's features, in packing order: base tile first, then the grid without its padding.

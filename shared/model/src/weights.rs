@@ -12,7 +12,7 @@ use candle_core::Tensor;
 use safetensors::Dtype;
 use tessera_tensor::DType;
 
-use crate::{ModelError, Progress, device::Device};
+use crate::{ModelError, Progress, cpu::Panels, device::Device};
 use file::{Stored, WeightFile};
 
 /// The tensors of a checkpoint that one model needs.
@@ -61,6 +61,11 @@ impl<'a> Weights<'a> {
         Ok(Self { device, files, tensors, progress, done_bytes: Cell::new(0), total_bytes })
     }
 
+    /// The device that tensors are loaded to.
+    pub(crate) fn device(&self) -> &Device {
+        self.device
+    }
+
     /// Loads one tensor, whose shape must be this.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
         let named = std::iter::once((name.to_owned(), shape.to_vec()));
@@ -78,10 +83,16 @@ impl<'a> Weights<'a> {
     }
 
     /// Loads the weights of linear layers with the same input, `{name}.weight`, `[outputs, inputs]` as stored, as one
-    /// `[inputs, sum of outputs]` matrix.
-    pub(crate) fn linear(&self, parts: &[(&str, usize)], inputs: usize) -> Result<Tensor, ModelError> {
+    /// layer's.
+    pub(crate) fn linear(&self, parts: &[(&str, usize)], inputs: usize) -> Result<Panels, ModelError> {
         let named = parts.iter().map(|(name, outputs)| (format!("{name}.weight"), vec![*outputs, inputs]));
-        self.load(named, |parts| convert::transposed(self.device, parts, inputs))
+        self.load(named, |parts| Ok(convert::packed(self.device, parts, inputs)))
+    }
+
+    /// Loads a `[outputs, inputs]` tensor as a linear layer's weights.
+    pub(crate) fn linear_tensor(&self, name: &str, outputs: usize, inputs: usize) -> Result<Panels, ModelError> {
+        let named = std::iter::once((name.to_owned(), vec![outputs, inputs]));
+        self.load(named, |parts| Ok(convert::packed(self.device, parts, inputs)))
     }
 
     /// Loads the biases of linear layers, `{name}.bias`, one after the other.
@@ -92,18 +103,18 @@ impl<'a> Weights<'a> {
     }
 
     /// Finds and checks tensors, makes one of them, and counts their bytes.
-    fn load(
+    fn load<T>(
         &self,
         named: impl Iterator<Item = (String, Vec<usize>)>,
-        convert: impl FnOnce(&[convert::Part<'_>]) -> Result<Tensor, ModelError>,
-    ) -> Result<Tensor, ModelError> {
+        convert: impl FnOnce(&[convert::Part<'_>]) -> Result<T, ModelError>,
+    ) -> Result<T, ModelError> {
         let stored = named.map(|(name, shape)| self.stored(&name, &shape)).collect::<Result<Vec<_>, _>>()?;
-        let tensor = convert(&stored)?;
+        let loaded = convert(&stored)?;
         let bytes: usize = stored.iter().map(|(_, bytes)| bytes.len()).sum();
         let done_bytes = self.done_bytes.get() + bytes as u64;
         self.done_bytes.set(done_bytes);
         (self.progress)(Progress { done_bytes, total_bytes: self.total_bytes });
-        Ok(tensor)
+        Ok(loaded)
     }
 
     /// Hashes all wanted tensors whose normalised name begins with `prefix`, in the order of their names.

@@ -3,10 +3,11 @@
 use candle_core::Tensor;
 use tessera_checkpoint::TextConfig;
 
-use super::batch::{Chunk, Layout};
 use crate::{
-    ModelError,
-    layers::{Bias, Linear, RmsNorm},
+    KvPool, ModelError,
+    attention::Span,
+    device::Device,
+    layers::{self, Bias, Linear, RmsNorm},
     rope::Angles,
     weights::{Weights, names},
 };
@@ -23,9 +24,8 @@ pub(super) struct Block {
     down: Linear,
     heads: usize,
     kv_heads: usize,
-    head_dim: usize,
-    intermediate: usize,
     window: Option<usize>,
+    device: Device,
 }
 
 impl Block {
@@ -55,58 +55,25 @@ impl Block {
             down: Linear::load(weights, &name("mlp.down_proj"), intermediate_size, hidden_size, Bias::Without)?,
             heads,
             kv_heads,
-            head_dim,
-            intermediate: intermediate_size,
             window: config.sliding_window,
+            device: weights.device().clone(),
         })
     }
 
-    /// hidden: `[rows, hidden_size]` of all chunks; appends to layer `layer` of every chunk's cache.
+    /// hidden: `[rows, hidden_size]` of all spans; writes layer `layer` of the spans' blocks.
     pub(super) fn forward(
         &self,
         hidden: &Tensor,
         layer: usize,
-        layout: &Layout,
-        batch: &mut [Chunk<'_>],
-        angles: &Angles,
+        pool: &mut KvPool,
+        spans: &[Span<'_>],
+        angles: &Angles<'_>,
     ) -> Result<Tensor, ModelError> {
-        let attended = self.attention(&self.input_norm.forward(hidden)?, layer, layout, batch, angles)?;
-        let hidden = (hidden + self.out.forward(&attended)?)?;
-        let fed = self.feed_forward(&self.post_norm.forward(&hidden)?)?;
-        Ok((hidden + fed)?)
-    }
-
-    /// x: `[rows, hidden_size]`; result: `[rows, heads * head_dim]`
-    fn attention(
-        &self,
-        x: &Tensor,
-        layer: usize,
-        layout: &Layout,
-        batch: &mut [Chunk<'_>],
-        angles: &Angles,
-    ) -> Result<Tensor, ModelError> {
-        let qkv = self.qkv.forward(x)?;
-        let (rows, _) = qkv.dims2()?;
-        let (heads, kv_heads, head_dim) = (self.heads, self.kv_heads, self.head_dim);
-        let turned = (heads + kv_heads) * head_dim;
-        let qk = angles.apply(&qkv.narrow(1, 0, turned)?.reshape((rows, heads + kv_heads, head_dim))?)?;
-        let values = qkv.narrow(1, turned, kv_heads * head_dim)?.reshape((rows, kv_heads, head_dim))?;
-        let (queries, keys) = (qk.narrow(1, 0, heads)?, qk.narrow(1, heads, kv_heads)?);
-
-        let mut outputs = Vec::with_capacity(batch.len());
-        for (chunk, rows) in batch.iter_mut().zip(&layout.rows) {
-            let of_chunk = |tensor: &Tensor| tensor.narrow(0, rows.start, rows.len());
-            let (queries, keys, values) = (of_chunk(&queries)?, of_chunk(&keys)?, of_chunk(&values)?);
-            outputs.push(chunk.cache.attend(layer, &queries, &keys, &values, self.window)?);
-        }
-        Ok(if let [output] = outputs.as_slice() { output.clone() } else { Tensor::cat(&outputs, 0)? })
-    }
-
-    /// x: `[rows, hidden_size]`, and so the result
-    fn feed_forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
-        let gate_up = self.gate_up.forward(x)?;
-        let gate = gate_up.narrow(1, 0, self.intermediate)?.contiguous()?.silu()?;
-        let up = gate_up.narrow(1, self.intermediate, self.intermediate)?.contiguous()?;
-        self.down.forward(&(gate * up)?)
+        let qkv = self.qkv.forward(&self.input_norm.forward(hidden)?)?;
+        let qkv = angles.apply(&qkv, self.heads + self.kv_heads)?;
+        let attended = pool.attend(layer, &qkv, self.heads, spans, self.window)?;
+        let hidden = self.out.forward_added(&attended, hidden)?;
+        let gate_up = self.gate_up.forward(&self.post_norm.forward(&hidden)?)?;
+        self.down.forward_added(&layers::gated(&self.device, &gate_up)?, &hidden)
     }
 }

@@ -2,45 +2,29 @@
 
 use candle_core::Tensor;
 
-use super::batch::{Chunk, Input, Layout};
-use crate::{ModelError, device::Device};
+use super::batch::{Chunk, Input};
+use crate::{ModelError, cpu::Panels, device::Device};
 
-/// Returns the decoder's input `[rows, hidden_size]`. Tokens that follow each other, also across chunks, are looked up
-/// at once: a batch of decode steps is one lookup.
+/// Returns the decoder's input `[rows, hidden_size]`.
 ///
-/// embeddings: `[vocab, hidden_size]`
-pub(super) fn embed(
-    embeddings: &Tensor,
-    layout: &Layout,
-    batch: &[Chunk<'_>],
-    device: &Device,
-) -> Result<Tensor, ModelError> {
-    let mut pieces = Vec::new();
-    let mut tokens: Vec<u32> = Vec::with_capacity(layout.positions.len());
+/// embeddings: the vocabulary's, as the weights of a layer with as many outputs
+pub(super) fn embed(embeddings: &Panels, batch: &[Chunk<'_>], device: &Device) -> Result<Tensor, ModelError> {
+    let width = embeddings.inputs();
+    let mut values = Vec::new();
     for input in batch.iter().flat_map(|chunk| &chunk.inputs) {
         match input {
-            Input::Tokens(ids) => tokens.extend_from_slice(ids),
-            Input::Image { rows, .. } if rows.is_empty() => {}
+            Input::Tokens(tokens) => {
+                let start = values.len();
+                values.resize(start + tokens.len() * width, 0.0);
+                for (row, token) in values[start..].chunks_exact_mut(width).zip(*tokens) {
+                    embeddings.read_output(*token as usize, row);
+                }
+            }
             Input::Image { embedding, rows } => {
-                flush(embeddings, &mut tokens, &mut pieces, device)?;
-                pieces.push(embedding.narrow(rows)?);
+                device.read(&embedding.narrow(rows)?, |rows| values.extend_from_slice(rows))?;
             }
         }
     }
-    flush(embeddings, &mut tokens, &mut pieces, device)?;
-    Ok(if let [piece] = pieces.as_slice() { piece.clone() } else { Tensor::cat(&pieces, 0)? })
-}
-
-/// Looks up the tokens gathered so far as one piece.
-fn flush(
-    embeddings: &Tensor,
-    tokens: &mut Vec<u32>,
-    pieces: &mut Vec<Tensor>,
-    device: &Device,
-) -> Result<(), ModelError> {
-    if !tokens.is_empty() {
-        pieces.push(embeddings.index_select(&device.indices(tokens)?, 0)?);
-        tokens.clear();
-    }
-    Ok(())
+    let rows = values.len() / width;
+    device.tensor(values, &[rows, width])
 }

@@ -13,6 +13,8 @@ use crate::{ModelError, weights::Weights};
 
 /// Partial sums that are independent of each other, so that the additions need not wait for one another.
 const LANES: usize = 8;
+/// Fewer numbers are not worth another core's waking.
+const NUMBERS_A_TASK: usize = 1 << 13;
 
 /// Layer normalisation over the last axis.
 pub(crate) struct LayerNorm {
@@ -155,7 +157,8 @@ fn in_f64<T: WithDType>(values: &[T]) -> Vec<f64> {
 /// Calls `norm` with every row of `width` numbers and the room for its result.
 fn each_row<T: WithDType>(x: &[T], width: usize, norm: impl Fn(&[f64], &mut [T]) + Sync) -> Vec<T> {
     let mut out = vec![T::zero(); x.len()];
-    out.par_chunks_mut(width).zip(x.par_chunks(width)).for_each_init(Vec::new, |wide, (out, row)| {
+    let rows = out.par_chunks_mut(width).zip(x.par_chunks(width)).with_min_len((NUMBERS_A_TASK / width).max(1));
+    rows.for_each_init(Vec::new, |wide, (out, row)| {
         wide.clear();
         wide.extend(row.iter().map(|x| x.to_f64()));
         norm(wide, out);

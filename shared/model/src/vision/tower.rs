@@ -9,7 +9,7 @@ use super::patches;
 use crate::{
     ModelError, attention,
     device::Device,
-    layers::{self, Bias, LayerNorm, Linear},
+    layers::{Bias, LayerNorm, Linear},
     weights::{Weights, names},
 };
 
@@ -25,10 +25,12 @@ pub(super) struct Selection {
 pub(super) struct Tower {
     config: VisionConfig,
     selection: Selection,
-    /// The patch convolution as a product: `[channels * patch * patch, hidden_size]`. In f64, for its sums are the longest
+    /// The patch convolution as a product, `[channels * patch * patch, hidden_size]`, and its bias. In f64, for its sums are the longest
     /// and everything after starts from them: of the tiny checkpoints it takes a third off the error of features and
     /// logits (root mean square, against f64). It costs some 10 ms a tile where the whole tower takes seconds.
-    patch_embedding: Linear,
+    patch_embedding: Tensor,
+    /// `[hidden_size]`
+    patch_bias: Option<Tensor>,
     /// `[1, hidden_size]`
     class_embedding: Option<Tensor>,
     /// `[positions, hidden_size]`
@@ -73,7 +75,8 @@ impl Tower {
         let input_norm = || LayerNorm::load(weights, names::INPUT_NORM, hidden_size, config.layer_norm_eps);
         let blocks = (0..selection.blocks()).map(|layer| Block::load(weights, config, layer));
         Ok(Self {
-            patch_embedding: Linear::from_tensors(&kernel, patch_bias)?,
+            patch_embedding: kernel.t()?.contiguous()?,
+            patch_bias,
             class_embedding: class_embedding.map(|class| class.unsqueeze(0)).transpose()?,
             positions: weights.matrix(names::POSITION_EMBEDDING, config.positions(), hidden_size)?,
             input_norm: config.input_norm.then(input_norm).transpose()?,
@@ -111,7 +114,7 @@ impl Tower {
         let mut selected = vec![None; self.selection.states.len()];
         for state in 0..=self.blocks.len() {
             if let Some(block) = state.checked_sub(1).and_then(|index| self.blocks.get(index)) {
-                hidden = block.forward(&hidden, tiles)?;
+                hidden = block.forward(device, &hidden, self.config.positions())?;
             }
             for (slot, _) in selected.iter_mut().zip(&self.selection.states).filter(|(_, wanted)| **wanted == state) {
                 *slot = Some(self.patch_rows(&hidden, tiles)?);
@@ -129,7 +132,11 @@ impl Tower {
         let unfolded = patches::unfold(&pixels.to_f32(), channels, side, patch);
         let shape = [tiles * self.patches(), channels * patch * patch];
         let unfolded = device.tensor(unfolded, &shape)?.to_dtype(CandleType::F64)?;
-        let patches = self.patch_embedding.forward(&unfolded)?.to_dtype(self.positions.dtype())?;
+        let mut patches = unfolded.matmul(&self.patch_embedding)?;
+        if let Some(bias) = &self.patch_bias {
+            patches = patches.broadcast_add(bias)?;
+        }
+        let patches = patches.to_dtype(self.positions.dtype())?;
         let mut embedded = patches.reshape((tiles, self.patches(), hidden_size))?;
         if let Some(class) = &self.class_embedding {
             let class = class.broadcast_as((tiles, 1, hidden_size))?;
@@ -193,26 +200,12 @@ impl Block {
     }
 
     /// hidden: `[tiles * positions, hidden_size]`, and so the result
-    fn forward(&self, hidden: &Tensor, tiles: usize) -> Result<Tensor, ModelError> {
-        let attended = self.attention(&self.norm_1.forward(hidden)?, tiles)?;
-        let hidden = (hidden + self.out.forward(&attended)?)?;
-        let fed = layers::activate(&self.fc1.forward(&self.norm_2.forward(&hidden)?)?, self.activation)?;
-        Ok((hidden + self.fc2.forward(&fed)?)?)
-    }
-
-    /// Each tile attends to itself. x: `[tiles * positions, hidden_size]`, and so the result
-    fn attention(&self, x: &Tensor, tiles: usize) -> Result<Tensor, ModelError> {
-        let (rows, width) = x.dims2()?;
-        let (positions, head_dim) = (rows / tiles, width / self.heads);
-        let qkv = self.qkv.forward(x)?.reshape((rows, 3, self.heads, head_dim))?;
-        let part = |index: usize| -> Result<Tensor, ModelError> { Ok(qkv.narrow(1, index, 1)?.squeeze(1)?) };
-        let (queries, keys, values) = (part(0)?, part(1)?, part(2)?);
-        let mut outputs = Vec::with_capacity(tiles);
-        for start in (0..rows).step_by(positions) {
-            let tile = |tensor: &Tensor| tensor.narrow(0, start, positions);
-            outputs.push(attention::attend_all(&tile(&queries)?, &tile(&keys)?, &tile(&values)?)?);
-        }
-        Ok(if let [output] = outputs.as_slice() { output.clone() } else { Tensor::cat(&outputs, 0)? })
+    fn forward(&self, device: &Device, hidden: &Tensor, positions: usize) -> Result<Tensor, ModelError> {
+        let qkv = self.qkv.forward(&self.norm_1.forward(hidden)?)?;
+        let attended = attention::attend_all(device, &qkv, positions, self.heads)?;
+        let hidden = self.out.forward_added(&attended, hidden)?;
+        let fed = self.fc1.forward_activated(&self.norm_2.forward(&hidden)?, self.activation)?;
+        self.fc2.forward_added(&fed, &hidden)
     }
 }
 

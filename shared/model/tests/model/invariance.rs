@@ -1,18 +1,21 @@
-//! What must not change a result: how a prompt is cut in chunks (but for the last bits), and who else is in the batch
-//! (not a bit).
+//! What must not change a result by a bit: how a prompt is cut in chunks, who else is in the batch, and which blocks hold
+//! a sequence.
 
 use tessera_checkpoint::Checkpoint;
-use tessera_model::{Chunk, Input, KvCache, LoadOptions, Logits, VisionModel};
+use tessera_model::{BLOCK_POSITIONS, Chunk, Input, LoadOptions, Logits, VisionModel};
+use tessera_tensor::DType;
 use tessera_testkit::{FAMILIES, Golden, distance, family_dir, pixels};
 
-use crate::run::{Loaded, argmax, slice, tiles_of};
+use crate::run::{Loaded, Sequence, argmax, slice, tiles_of};
 
-/// Attention over another number of keys sums in another order.
-const TOLERANCE: f32 = 1e-5;
+/// A sequence with room for `count` more positions than the prompt.
+fn sequence(loaded: &Loaded, inputs: &[Input<'_>], count: usize) -> Sequence {
+    loaded.sequence(inputs.iter().map(Input::len).sum::<usize>() + count)
+}
 
-/// A cache with room for `count` more positions than the prompt.
-fn cache(loaded: &Loaded, inputs: &[Input<'_>], count: usize) -> KvCache {
-    loaded.language.new_cache(inputs.iter().map(Input::len).sum::<usize>() + count).unwrap()
+/// A chunk whose last row gives logits.
+fn last<'a>(blocks: &'a [u32], start: usize, inputs: Vec<Input<'a>>) -> Chunk<'a> {
+    Chunk { blocks, start, inputs, logits: Logits::Last }
 }
 
 #[test]
@@ -24,17 +27,40 @@ fn a_prompt_in_chunks_gives_what_it_gives_whole() {
         let embeddings = loaded.embeddings(&images);
         let ids = golden.unpadded_ids(0);
         let inputs = loaded.inputs(&ids, &mut embeddings.as_slice());
-        let whole = loaded.step(&mut cache(&loaded, &inputs, 0), inputs.clone(), Logits::All);
+        let whole = loaded.step(&mut sequence(&loaded, &inputs, 0), inputs.clone(), Logits::All);
         for chunk in [1, 7, 64, 100] {
-            let mut cache = cache(&loaded, &inputs, 0);
+            let mut sequence = sequence(&loaded, &inputs, 0);
             let mut pieces = Vec::new();
             for start in (0..ids.len()).step_by(chunk) {
                 let rows = start..ids.len().min(start + chunk);
-                pieces.extend(loaded.step(&mut cache, slice(&inputs, rows), Logits::All));
+                pieces.extend(loaded.step(&mut sequence, slice(&inputs, rows), Logits::All));
             }
-            let worst = distance(&pieces, &whole);
-            println!("{family}: chunks of {chunk:3}: {worst:.2e}");
-            assert!(worst <= TOLERANCE, "{family}: chunks of {chunk}: {worst}");
+            assert!(pieces == whole, "{family}: chunks of {chunk}, bit for bit");
+        }
+    }
+}
+
+/// Longer than the parts that attention goes by, in both types.
+#[test]
+fn a_long_prompt_in_chunks_gives_what_it_gives_whole() {
+    for compute in [DType::F32, DType::F16] {
+        let checkpoint = Checkpoint::open(&family_dir("llama3")).unwrap();
+        let options = LoadOptions { compute, ..LoadOptions::default() };
+        let language = tessera_model::LanguageModel::load(&checkpoint, &options).unwrap();
+        let ids: Vec<u32> = (0..700).map(|id| id * 7 % 500).collect();
+        let logits = |chunk: usize| -> Vec<f32> {
+            let mut pool = language.new_pool(22).unwrap();
+            let table: Vec<u32> = (0..22).map(|block| block * 5 % 22).collect();
+            let mut step = |(index, ids): (usize, &[u32])| {
+                let inputs = vec![Input::Tokens(ids)];
+                let batch = [Chunk { blocks: &table, start: index * chunk, inputs, logits: Logits::All }];
+                language.forward(&mut pool, &batch).unwrap().of(0).to_vec()
+            };
+            ids.chunks(chunk).enumerate().flat_map(&mut step).collect()
+        };
+        let whole = logits(700);
+        for chunk in [1, 19, 256, 511] {
+            assert!(logits(chunk) == whole, "chunks of {chunk} in {compute}, bit for bit");
         }
     }
 }
@@ -49,37 +75,31 @@ fn two_sequences_in_one_batch_give_what_each_gives_alone() {
         let mut unused = embeddings.as_slice();
         let ids = [golden.unpadded_ids(0), golden.unpadded_ids(1)];
         let inputs = [loaded.inputs(&ids[0], &mut unused), loaded.inputs(&ids[1], &mut unused)];
-        let alone: Vec<Vec<f32>> = inputs
-            .iter()
-            .map(|inputs| loaded.step(&mut cache(&loaded, inputs, 0), inputs.clone(), Logits::Last))
+        let mut alone = [sequence(&loaded, &inputs[0], 16), sequence(&loaded, &inputs[1], 16)];
+        let mut expected: Vec<Vec<f32>> = alone
+            .iter_mut()
+            .zip(&inputs)
+            .map(|(alone, inputs)| loaded.step(alone, inputs.clone(), Logits::Last))
             .collect();
 
-        let mut caches = [cache(&loaded, &inputs[0], 16), cache(&loaded, &inputs[1], 16)];
-        let [first, second] = &mut caches;
-        let [inputs_0, inputs_1] = inputs;
-        let mut batch = [
-            Chunk { cache: first, start: 0, inputs: inputs_0, logits: Logits::Last },
-            Chunk { cache: second, start: 0, inputs: inputs_1, logits: Logits::Last },
-        ];
-        let mut logits: Vec<Vec<f32>> =
-            loaded.language.forward(&mut batch).unwrap().into_iter().map(Option::unwrap).collect();
-        assert_eq!(logits, alone, "{family}: bit for bit");
+        let (even, odd): (Vec<u32>, Vec<u32>) = (0..64).partition(|block| block % 2 == 0);
+        let tables = [even, odd];
+        let mut pool = loaded.language.new_pool(64).unwrap();
+        let [first, second] = inputs;
+        let mut logits =
+            loaded.language.forward(&mut pool, &[last(&tables[0], 0, first), last(&tables[1], 0, second)]).unwrap();
 
         let mut tokens = [Vec::new(), Vec::new()];
-        for _ in 0..16 {
-            let next: Vec<[u32; 1]> = logits.iter().map(|logits| [argmax(logits)]).collect();
+        for step in 0..16 {
+            assert!((0..2).all(|sequence| logits.of(sequence) == expected[sequence]), "{family}: bit for bit");
+            let next = [0, 1].map(|sequence| [argmax(logits.of(sequence))]);
             tokens.iter_mut().zip(&next).for_each(|(tokens, next)| tokens.push(next[0]));
-            let mut batch: Vec<Chunk<'_>> = caches
-                .iter_mut()
-                .zip(&next)
-                .map(|(cache, next)| Chunk {
-                    start: cache.len(),
-                    cache,
-                    inputs: vec![Input::Tokens(next)],
-                    logits: Logits::Last,
-                })
-                .collect();
-            logits = loaded.language.forward(&mut batch).unwrap().into_iter().map(Option::unwrap).collect();
+            let inputs = next.each_ref().map(|next| vec![Input::Tokens(next)]);
+            let [first, second] = inputs;
+            let batch = [last(&tables[0], ids[0].len() + step, first), last(&tables[1], ids[1].len() + step, second)];
+            logits = loaded.language.forward(&mut pool, &batch).unwrap();
+            let pairs = alone.iter_mut().zip(&next);
+            expected = pairs.map(|(alone, next)| loaded.step(alone, vec![Input::Tokens(next)], Logits::Last)).collect();
         }
         for (tokens, expected) in tokens.iter().zip(&golden.greedy) {
             let eos = |token: &u32| loaded.checkpoint.generation.eos_ids.contains(token);
@@ -97,35 +117,58 @@ fn a_decode_row_beside_a_prompt_gives_what_it_gives_alone() {
     let embeddings = loaded.embeddings(&images);
     let ids = golden.unpadded_ids(0);
     let inputs = loaded.inputs(&ids, &mut embeddings.as_slice());
-    let mut alone = cache(&loaded, &inputs, 1);
-    let mut beside = cache(&loaded, &inputs, 1);
-    let mut other = cache(&loaded, &inputs, 0);
-    for cache in [&mut alone, &mut beside] {
-        loaded.step(cache, inputs.clone(), Logits::None);
-    }
+    let mut alone = sequence(&loaded, &inputs, 1);
+    loaded.step(&mut alone, inputs.clone(), Logits::None);
     let token = [golden.greedy[0][0]];
     let expected = loaded.step(&mut alone, vec![Input::Tokens(&token)], Logits::Last);
-    let whole = loaded.step(&mut cache(&loaded, &inputs, 0), inputs.clone(), Logits::All);
-    let mut batch = [
-        Chunk { start: beside.len(), cache: &mut beside, inputs: vec![Input::Tokens(&token)], logits: Logits::Last },
-        Chunk { start: 0, cache: &mut other, inputs, logits: Logits::All },
-    ];
-    let results = loaded.language.forward(&mut batch).unwrap();
-    assert_eq!(results, [Some(expected), Some(whole)], "bit for bit");
-    assert_eq!((beside.len(), other.len()), (ids.len() + 1, ids.len()));
+    let whole = loaded.step(&mut sequence(&loaded, &inputs, 0), inputs.clone(), Logits::All);
+
+    let blocks = u32::try_from(ids.len().div_ceil(BLOCK_POSITIONS) + 1).unwrap();
+    let (beside, other): (Vec<u32>, Vec<u32>) = ((0..blocks).rev().collect(), (blocks..2 * blocks).collect());
+    let mut pool = loaded.language.new_pool(2 * blocks as usize).unwrap();
+    let chunk = |blocks, start, inputs, logits| Chunk { blocks, start, inputs, logits };
+    loaded.language.forward(&mut pool, &[chunk(&beside, 0, inputs.clone(), Logits::None)]).unwrap();
+    let batch =
+        [chunk(&beside, ids.len(), vec![Input::Tokens(&token)], Logits::Last), chunk(&other, 0, inputs, Logits::All)];
+    let results = loaded.language.forward(&mut pool, &batch).unwrap();
+    assert!(results.of(0) == expected && results.of(1) == whole, "bit for bit");
 }
 
 #[test]
-fn a_truncated_cache_goes_on_as_if_nothing_had_followed() {
+fn a_sequence_computed_again_from_a_position_gives_what_it_gave() {
     let loaded = Loaded::family("vicuna");
     let ids: Vec<u32> = (3..43).collect();
-    let mut cache = loaded.language.new_cache(64).unwrap();
-    loaded.step(&mut cache, vec![Input::Tokens(&ids[..20])], Logits::None);
-    let fresh = loaded.step(&mut cache, vec![Input::Tokens(&ids[20..30])], Logits::All);
-    loaded.step(&mut cache, vec![Input::Tokens(&ids[30..])], Logits::None);
-    cache.truncate(20);
-    assert_eq!(cache.len(), 20);
-    assert_eq!(loaded.step(&mut cache, vec![Input::Tokens(&ids[20..30])], Logits::All), fresh);
+    let mut sequence = loaded.sequence(64);
+    loaded.step(&mut sequence, vec![Input::Tokens(&ids[..20])], Logits::None);
+    let fresh = loaded.step(&mut sequence, vec![Input::Tokens(&ids[20..30])], Logits::All);
+    loaded.step(&mut sequence, vec![Input::Tokens(&ids[30..])], Logits::None);
+    sequence.len = 20;
+    assert_eq!(loaded.step(&mut sequence, vec![Input::Tokens(&ids[20..30])], Logits::All), fresh);
+}
+
+#[test]
+fn shared_and_copied_blocks_give_what_fresh_ones_give() {
+    let loaded = Loaded::family("mistral");
+    let prefix: Vec<u32> = (3..83).collect();
+    let tails: [Vec<u32>; 2] = [(100..130).collect(), (200..250).collect()];
+    let fresh: Vec<Vec<f32>> = tails
+        .iter()
+        .map(|tail| {
+            let ids = [prefix.as_slice(), tail].concat();
+            let logits = loaded.step(&mut loaded.sequence(ids.len()), vec![Input::Tokens(&ids)], Logits::All);
+            logits[prefix.len() * 640..].to_vec()
+        })
+        .collect();
+
+    // 80 positions: two blocks are full and shared, the third is begun and so copied.
+    let mut pool = loaded.language.new_pool(12).unwrap();
+    let tables: [&[u32]; 2] = [&[7, 2, 9, 0, 4], &[7, 2, 11, 5, 3]];
+    let chunk = |blocks, start, ids, logits| Chunk { blocks, start, inputs: vec![Input::Tokens(ids)], logits };
+    loaded.language.forward(&mut pool, &[chunk(tables[0], 0, &prefix, Logits::None)]).unwrap();
+    pool.copy(9, 11).unwrap();
+    let batch = [chunk(tables[0], 80, &tails[0], Logits::All), chunk(tables[1], 80, &tails[1], Logits::All)];
+    let logits = loaded.language.forward(&mut pool, &batch).unwrap();
+    assert!(logits.of(0) == fresh[0] && logits.of(1) == fresh[1], "bit for bit");
 }
 
 #[test]
@@ -146,7 +189,7 @@ fn an_image_embedding_may_be_read_from_any_float_type() {
     let loaded = Loaded::family("mistral");
     let golden = Golden::load("mistral", "one_image");
     let image = &loaded.images("one_image", &golden)[0];
-    let half = image.features.to_dtype(tessera_tensor::DType::F16);
+    let half = image.features.to_dtype(DType::F16);
     let exact = loaded.vision.project(&image.features, &image.plan).unwrap().to_f32();
     let rounded = loaded.vision.project(&half, &image.plan).unwrap().to_f32();
     let worst = distance(&exact, &rounded);

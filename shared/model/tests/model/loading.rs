@@ -4,7 +4,7 @@ use std::{cell::RefCell, error::Error, fs};
 
 use safetensors::Dtype;
 use tessera_checkpoint::Checkpoint;
-use tessera_model::{Input, LanguageModel, LoadOptions, Logits, ModelError, Progress, VisionModel};
+use tessera_model::{LanguageModel, LoadOptions, Logits, ModelError, Progress, VisionModel};
 use tessera_tensor::DType;
 use tessera_testkit::{Golden, distance, family_dir, pixels};
 
@@ -22,7 +22,7 @@ fn logits(loaded: &Loaded) -> Vec<f32> {
     let embeddings = loaded.embeddings(&images);
     let ids = golden.unpadded_ids(0);
     let inputs = loaded.inputs(&ids, &mut embeddings.as_slice());
-    loaded.step(&mut loaded.language.new_cache(ids.len()).unwrap(), inputs, Logits::All)
+    loaded.step(&mut loaded.sequence(ids.len()), inputs, Logits::All)
 }
 
 fn open(copy: &Copy) -> Checkpoint {
@@ -309,13 +309,13 @@ fn every_hidden_state_can_be_selected() {
 }
 
 #[test]
-fn models_and_caches_go_between_threads() {
+fn models_and_pools_go_between_threads() {
     fn assert_shared<T: Send + Sync>() {}
     fn assert_sent<T: Send>() {}
     assert_shared::<VisionModel>();
     assert_shared::<LanguageModel>();
     assert_shared::<tessera_model::ImageEmbedding>();
-    assert_sent::<tessera_model::KvCache>();
+    assert_sent::<tessera_model::KvPool>();
 }
 
 #[test]
@@ -331,25 +331,4 @@ fn wrong_inputs_are_refused_with_their_numbers() {
     assert!(message.starts_with("features have shape [3, 64], expected is ["), "{message}");
     let message = loaded.vision.pack(&short, &image.plan).unwrap_err().to_string();
     assert_eq!(message, "encoded tiles have shape [3, 64], expected is [64, channels]");
-
-    assert!(matches!(loaded.language.new_cache(0), Err(ModelError::CacheCapacity { capacity: 0, limit: 4096 })));
-    assert!(loaded.language.new_cache(4097).is_err());
-
-    let embedding = loaded.embeddings(std::slice::from_ref(image)).remove(0);
-    let mut cache = loaded.language.new_cache(4).unwrap();
-    let refused = |cache: &mut _, start, inputs| {
-        let mut batch = [tessera_model::Chunk { cache, start, inputs, logits: Logits::Last }];
-        loaded.language.forward(&mut batch).unwrap_err().to_string()
-    };
-    assert_eq!(refused(&mut cache, 0, vec![]), "chunk 0 of the batch has no rows");
-    let tokens = |ids| vec![Input::Tokens(ids)];
-    assert_eq!(refused(&mut cache, 0, tokens(&[640])), "chunk 0 of the batch has token 640, the vocabulary has 640");
-    let message = "chunk 0 of the batch starts at position 1, its cache ends at 0";
-    assert_eq!(refused(&mut cache, 1, tokens(&[5])), message);
-    let message = "chunk 0 of the batch has 5 rows, its cache has room for 4 of 4";
-    assert_eq!(refused(&mut cache, 0, tokens(&[5; 5])), message);
-    let rows = embedding.rows()..embedding.rows() + 1;
-    let message = refused(&mut cache, 0, vec![Input::Image { embedding: &embedding, rows }]);
-    assert_eq!(message, "chunk 0 of the batch asks for image rows 52..53, there are 52");
-    assert_eq!(cache.len(), 0);
 }

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod chunks;
 mod copy;
 mod invariance;
 mod loading;

@@ -48,12 +48,12 @@ fn compare(loaded: &Loaded, case: &str, golden: &Golden) -> Outcome {
     for sequence in 0..golden.sequences() {
         let ids = golden.unpadded_ids(sequence);
         let inputs = loaded.inputs(&ids, &mut unused);
-        let mut cache = loaded.language.new_cache(ids.len() + 16).unwrap();
-        let all = loaded.step(&mut cache, inputs, Logits::All);
+        let mut running = loaded.sequence(ids.len() + 16);
+        let all = loaded.step(&mut running, inputs, Logits::All);
         let expected = golden.logit_rows(sequence).concat();
         logits = logits.max(distance(&all[all.len() - expected.len()..], &expected));
         let last = &all[all.len() - loaded.language.config().vocab_size..];
-        let greedy = loaded.greedy(&mut cache, last, 16);
+        let greedy = loaded.greedy(&mut running, last, 16);
         equal += usize::from(golden.greedy[sequence][..greedy.len()] == greedy);
     }
     assert!(unused.is_empty());

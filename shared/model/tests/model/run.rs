@@ -4,7 +4,9 @@ use std::{ops::Range, path::Path};
 
 use tessera_anyres::{ImageSize, Plan};
 use tessera_checkpoint::Checkpoint;
-use tessera_model::{Chunk, ImageEmbedding, Input, KvCache, LanguageModel, LoadOptions, Logits, VisionModel};
+use tessera_model::{
+    BLOCK_POSITIONS, Chunk, ImageEmbedding, Input, KvPool, LanguageModel, LoadOptions, Logits, VisionModel,
+};
 use tessera_tensor::HostTensor;
 use tessera_testkit::{Golden, family_dir, pixels};
 
@@ -13,6 +15,13 @@ pub(crate) struct Loaded {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) vision: VisionModel,
     pub(crate) language: LanguageModel,
+}
+
+/// A sequence in a pool.
+pub(crate) struct Sequence {
+    pub(crate) pool: KvPool,
+    pub(crate) table: Vec<u32>,
+    pub(crate) len: usize,
 }
 
 /// The features of one image.
@@ -78,19 +87,28 @@ impl Loaded {
         inputs
     }
 
-    /// Runs one chunk of one sequence.
-    pub(crate) fn step(&self, cache: &mut KvCache, inputs: Vec<Input<'_>>, logits: Logits) -> Vec<f32> {
-        let start = cache.len();
-        let mut batch = [Chunk { cache, start, inputs, logits }];
-        self.language.forward(&mut batch).unwrap().remove(0).unwrap_or_default()
+    /// A sequence alone in its pool, with room for `count` positions.
+    pub(crate) fn sequence(&self, count: usize) -> Sequence {
+        let blocks = count.div_ceil(BLOCK_POSITIONS);
+        let table = (0..u32::try_from(blocks).unwrap()).collect();
+        Sequence { pool: self.language.new_pool(blocks).unwrap(), table, len: 0 }
+    }
+
+    /// Runs the next chunk of one sequence.
+    pub(crate) fn step(&self, sequence: &mut Sequence, inputs: Vec<Input<'_>>, logits: Logits) -> Vec<f32> {
+        let rows: usize = inputs.iter().map(Input::len).sum();
+        let batch = [Chunk { blocks: &sequence.table, start: sequence.len, inputs, logits }];
+        let logits = self.language.forward(&mut sequence.pool, &batch).unwrap();
+        sequence.len += rows;
+        logits.of(0).to_vec()
     }
 
     /// Continues greedily after `logits`, `count` tokens or to the end of the answer.
-    pub(crate) fn greedy(&self, cache: &mut KvCache, logits: &[f32], count: usize) -> Vec<u32> {
+    pub(crate) fn greedy(&self, sequence: &mut Sequence, logits: &[f32], count: usize) -> Vec<u32> {
         let mut tokens = vec![argmax(logits)];
         while tokens.len() < count && !self.checkpoint.generation.eos_ids.contains(tokens.last().unwrap()) {
             let last = [*tokens.last().unwrap()];
-            tokens.push(argmax(&self.step(cache, vec![Input::Tokens(&last)], Logits::Last)));
+            tokens.push(argmax(&self.step(sequence, vec![Input::Tokens(&last)], Logits::Last)));
         }
         tokens
     }

@@ -14,8 +14,8 @@ fn with_window(window: Option<usize>) -> Loaded {
 
 /// Logits of all positions, `chunk` positions at a time.
 fn logits(loaded: &Loaded, ids: &[u32], chunk: usize) -> Vec<f32> {
-    let mut cache = loaded.language.new_cache(ids.len()).unwrap();
-    ids.chunks(chunk).flat_map(|ids| loaded.step(&mut cache, vec![Input::Tokens(ids)], Logits::All)).collect()
+    let mut sequence = loaded.sequence(ids.len());
+    ids.chunks(chunk).flat_map(|ids| loaded.step(&mut sequence, vec![Input::Tokens(ids)], Logits::All)).collect()
 }
 
 #[test]
@@ -26,14 +26,16 @@ fn a_window_as_long_as_the_prompt_changes_nothing() {
     assert!(distance(&logits(&free, &ids, 50), &logits(&with_window(Some(49)), &ids, 50)) > 1e-3);
 }
 
-/// One row at a time the window cuts the keys, in a chunk the mask does.
+/// One row at a time the window leaves out blocks and parts of the context, in a chunk a mask hides them.
 #[test]
-fn cutting_the_keys_and_masking_them_is_the_same() {
-    let ids: Vec<u32> = (10..60).collect();
-    let loaded = with_window(Some(8));
-    let single = logits(&loaded, &ids, 1);
-    for chunk in [3, 8, 20, 50] {
-        assert!(distance(&logits(&loaded, &ids, chunk), &single) <= 1e-5, "chunks of {chunk}");
+fn leaving_out_positions_and_masking_them_is_the_same() {
+    let ids: Vec<u32> = (10..360).collect();
+    for window in [8, 40, 257] {
+        let loaded = with_window(Some(window));
+        let single = logits(&loaded, &ids, 1);
+        for chunk in [3, 33, 200, 350] {
+            assert!(logits(&loaded, &ids, chunk) == single, "window {window}, chunks of {chunk}, bit for bit");
+        }
     }
 }
 
