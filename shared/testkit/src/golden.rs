@@ -23,6 +23,13 @@ pub struct Golden {
     pub greedy: Vec<Vec<u32>>,
     /// `greedy` as text, special tokens skipped.
     pub greedy_text: Vec<String>,
+    /// The best of 3 beams, 8 ids a sequence; after the end of an answer, padding.
+    pub beam3: Vec<Vec<u32>>,
+    /// 16 ids a sequence that were drawn with `sampling` after seed 7, all sequences in one batch; after the end of an
+    /// answer, padding.
+    pub sampled_seed7: Vec<Vec<u32>>,
+    /// How `sampled_seed7` was drawn.
+    pub sampling: GoldenSampling,
     /// How far the best logit after the prompt is above the second best, one a sequence.
     pub margin: Vec<f32>,
     /// `[sequences, positions, vocabulary]`; of `batch` the last 64 positions alone, of all cases of `siglip_full` the
@@ -36,6 +43,21 @@ pub struct Golden {
     pub packed_features_f32: Option<HostTensor>,
 }
 
+/// Settings of a draw, by the reference's names.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct GoldenSampling {
+    /// Divides the scores.
+    pub temperature: f32,
+    /// So many of the likeliest are kept.
+    pub top_k: usize,
+    /// The likeliest are kept until they have this probability.
+    pub top_p: f32,
+    /// Share of the likeliest one's probability that is needed.
+    pub min_p: f32,
+    /// Divides the scores of what occurred.
+    pub repetition_penalty: f32,
+}
+
 #[derive(Deserialize)]
 struct Record {
     prompts: Vec<String>,
@@ -45,6 +67,9 @@ struct Record {
     image_tokens: Vec<usize>,
     greedy: Vec<Vec<u32>>,
     greedy_text: Vec<String>,
+    beam3: Vec<Vec<u32>>,
+    sampled_seed7: Vec<Vec<u32>>,
+    sampling: GoldenSampling,
     margin: Vec<f32>,
 }
 
@@ -66,6 +91,9 @@ impl Golden {
             image_tokens: record.image_tokens,
             greedy: record.greedy,
             greedy_text: record.greedy_text,
+            beam3: record.beam3,
+            sampled_seed7: record.sampled_seed7,
+            sampling: record.sampling,
             margin: record.margin,
             logits: tensors.require("logits"),
             packed_features: tensors.get("packed_features"),

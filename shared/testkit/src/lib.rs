@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub use cases::{CASES, Turn, conversations, picture, picture_count};
 pub use demo::{DEMO_MAX_TOKENS, DemoQuestion, DemoTurn, demo_model_dir, demo_questions};
 pub use distance::distance;
-pub use golden::Golden;
+pub use golden::{Golden, GoldenSampling};
 pub use program::Program;
 pub use tensors::{Pixels, pixels};
 

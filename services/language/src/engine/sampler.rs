@@ -1,139 +1,142 @@
-//! The next token from logits: the reference's processors in the reference's order, then the likeliest or a draw.
+//! The next token of one sample from logits: the reference's processors in the reference's order, then the likeliest or
+//! a draw.
 
-use std::collections::HashSet;
+mod cuts;
+mod generator;
+mod largest;
+mod logprobs;
+mod mask;
+mod occurrences;
+mod processors;
+
+use std::sync::Arc;
 
 use tessera_api::language::{Choice, Draw, Sampling};
+
+pub(super) use self::largest::Largest;
+pub(super) use self::logprobs::{log_total, logprobs};
+pub use self::mask::Mask;
+pub(super) use self::processors::Processors;
+
+#[cfg(test)]
+pub(super) use self::generator::seed_of_sample;
+use self::generator::{Numbers, Place};
 
 /// A token that could not be chosen.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("the model gave no finite score for any token")]
 pub(super) struct NoFiniteScore;
 
-/// Chooses the next token.
+/// Chooses the tokens of one sample, one after the other.
 ///
-/// `logits`: scores of the vocabulary. `history`: prompt and answer so far; its length is the position of the new token.
-/// A draw depends on nothing but scores, seed and position, so an answer can be continued anywhere.
-///
-/// # Errors
-/// [`NoFiniteScore`] when no score is finite: the model or its input is broken.
-pub(super) fn choose(mut logits: Vec<f32>, history: &[u32], sampling: &Sampling) -> Result<u32, NoFiniteScore> {
-    penalize(&mut logits, history, sampling.repetition_penalty);
-    match sampling.choice {
-        Choice::Greedy => likeliest(&logits),
-        Choice::Draw(draw) => sample(&logits, draw, history.len()),
+/// What it remembers between two choices only saves work: a choice is a function of the settings, the sample and what it
+/// is given, so an answer can be continued anywhere, by another sampler.
+#[derive(Clone, Debug)]
+pub(super) struct Sampler {
+    processors: Processors,
+    /// `None` takes the likeliest.
+    drawing: Option<Drawing>,
+}
+
+/// A draw and where its numbers come from.
+#[derive(Clone, Debug)]
+struct Drawing {
+    settings: Draw,
+    /// What [`Draw::top_p`] leaves out.
+    tail: f32,
+    numbers: Numbers,
+}
+
+impl Sampler {
+    /// Makes the sampler of one of the samples of a request, counted from 0.
+    pub(super) fn new(settings: Arc<Sampling>, end_token_ids: Arc<[u32]>, sample: usize) -> Self {
+        let drawing = match settings.choice {
+            Choice::Greedy => None,
+            Choice::Draw(draw) => Some(Drawing {
+                settings: draw,
+                tail: cuts::tail(draw.top_p),
+                numbers: Numbers::new(draw.generator, draw.seed, sample),
+            }),
+        };
+        Self { processors: Processors::new(settings, end_token_ids), drawing }
+    }
+
+    /// Chooses the next token. What is not finite is never chosen.
+    ///
+    /// `logits`: `[vocabulary]`. `history`: prompt and answer so far, of which `prompt` ids are prompt. `mask`: the ids
+    /// that a constraint allows; it holds whatever the settings say.
+    ///
+    /// # Errors
+    /// [`NoFiniteScore`] when there is nothing to choose from: the model or its input is broken, or everything is
+    /// forbidden.
+    pub(super) fn choose(
+        &mut self,
+        logits: &[f32],
+        history: &[u32],
+        prompt: usize,
+        mask: Option<&Mask>,
+    ) -> Result<u32, NoFiniteScore> {
+        if mask.is_none() && self.processors.are_neutral() {
+            return self.pick(logits, history, prompt);
+        }
+        if greatest(logits) == f32::NEG_INFINITY {
+            return Err(NoFiniteScore);
+        }
+        let mut scores: Vec<f32> = logits.iter().map(|&score| finite_or_least(score)).collect();
+        self.processors.apply(&mut scores, history, prompt, mask);
+        self.pick(&scores, history, prompt)
+    }
+
+    fn pick(&mut self, scores: &[f32], history: &[u32], prompt: usize) -> Result<u32, NoFiniteScore> {
+        let Some(Drawing { settings, tail, numbers }) = &mut self.drawing else { return likeliest(scores) };
+        let kept = cuts::candidates(scores, settings, *tail);
+        let place = Place { position: history.len(), answered: history.len() - prompt, vocabulary: scores.len() };
+        numbers.draw(&kept, place).ok_or(NoFiniteScore)
     }
 }
 
-/// Divides the score of every id that occurred (or multiplies it, below zero), once per id.
-fn penalize(logits: &mut [f32], history: &[u32], penalty: f32) {
-    if (penalty - 1.0).abs() < f32::EPSILON {
-        return;
-    }
-    for id in history.iter().collect::<HashSet<_>>() {
-        if let Some(score) = logits.get_mut(*id as usize) {
-            *score = if *score < 0.0 { *score * penalty } else { *score / penalty };
+/// The first of the largest finite scores. Part by part, so that its place is looked for in one of them only.
+fn likeliest(scores: &[f32]) -> Result<u32, NoFiniteScore> {
+    const PART: usize = 512;
+    let (mut top, mut start) = (f32::NEG_INFINITY, 0);
+    for (index, part) in scores.chunks(PART).enumerate() {
+        let greatest = greatest(part);
+        if greatest > top {
+            (top, start) = (greatest, index * PART);
         }
     }
+    let place = scores[start..].iter().position(|&score| score == top && top > f32::NEG_INFINITY);
+    place.map(|place| index_to_id(start + place)).ok_or(NoFiniteScore)
 }
 
-/// The first of the largest finite scores.
-fn likeliest(logits: &[f32]) -> Result<u32, NoFiniteScore> {
-    let mut best: Option<(usize, f32)> = None;
-    for (id, &score) in logits.iter().enumerate() {
-        if score.is_finite() && best.is_none_or(|(_, top)| score > top) {
-            best = Some((id, score));
+/// The largest finite score; minus infinity when there is none. Lane by lane, so that it is computed in vectors.
+fn greatest(scores: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    // What is not a number is never greater.
+    let greater = |top: f32, score: f32| if score > top { score } else { top };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = scores.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &score) in lanes.iter_mut().zip(chunk) {
+            *lane = greater(*lane, score);
         }
     }
-    best.map(|(id, _)| index_to_id(id)).ok_or(NoFiniteScore)
+    let top = lanes.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, greater);
+    if top < f32::INFINITY {
+        return top;
+    }
+    scores.iter().copied().filter(|score| score.is_finite()).fold(f32::NEG_INFINITY, greater)
 }
 
-/// Temperature, top-k, top-p, min-p, then a draw.
-fn sample(logits: &[f32], draw: Draw, position: usize) -> Result<u32, NoFiniteScore> {
-    let finite = logits.iter().enumerate().filter(|(_, score)| score.is_finite());
-    let mut kept: Vec<(usize, f32)> = finite.map(|(id, &score)| (id, score / draw.temperature)).collect();
-    if kept.is_empty() {
-        return Err(NoFiniteScore);
-    }
-    keep_top_k(&mut kept, draw.top_k.map_or(usize::MAX, |k| k.get()));
-    // Likeliest first; equals in order of their ids.
-    kept.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    keep_top_p(&mut kept, draw.top_p);
-    keep_min_p(&mut kept, draw.min_p);
-
-    let weights = softmax(&kept);
-    let mut left = uniform(draw.seed, position) * weights.iter().sum::<f64>();
-    for ((id, _), weight) in kept.iter().zip(&weights) {
-        left -= weight;
-        if left < 0.0 {
-            return Ok(index_to_id(*id));
-        }
-    }
-    Ok(index_to_id(kept[kept.len() - 1].0))
-}
-
-/// Keeps the k largest scores, and those equal to the k-th.
-fn keep_top_k(kept: &mut Vec<(usize, f32)>, k: usize) {
-    if k >= kept.len() {
-        return;
-    }
-    let (_, threshold, _) = kept.select_nth_unstable_by(k - 1, |a, b| b.1.total_cmp(&a.1));
-    let threshold = threshold.1;
-    kept.retain(|(_, score)| *score >= threshold);
-}
-
-/// Keeps the likeliest until their probabilities reach `top_p`. `sorted`: likeliest first.
-fn keep_top_p(sorted: &mut Vec<(usize, f32)>, top_p: f32) {
-    if top_p >= 1.0 {
-        return;
-    }
-    let probabilities = softmax(sorted);
-    // From the unlikeliest up: what lies within the tail of 1 - top_p goes.
-    let (mut tail, mut keep) = (0.0, sorted.len());
-    for probability in probabilities.iter().rev() {
-        tail += probability;
-        if tail > 1.0 - f64::from(top_p) {
-            break;
-        }
-        keep -= 1;
-    }
-    sorted.truncate(keep.max(1));
-}
-
-/// Keeps those with at least `min_p` times the likeliest one's probability. `sorted`: likeliest first.
-fn keep_min_p(sorted: &mut Vec<(usize, f32)>, min_p: f32) {
-    if min_p <= 0.0 {
-        return;
-    }
-    let probabilities = softmax(sorted);
-    let least = f64::from(min_p) * probabilities[0];
-    let keep = probabilities.iter().take_while(|probability| **probability >= least).count();
-    sorted.truncate(keep.max(1));
-}
-
-/// Probabilities of scores, likeliest first.
-fn softmax(sorted: &[(usize, f32)]) -> Vec<f64> {
-    let top = sorted.first().map_or(0.0, |(_, score)| f64::from(*score));
-    let powers: Vec<f64> = sorted.iter().map(|(_, score)| (f64::from(*score) - top).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.into_iter().map(|power| power / sum).collect()
-}
-
-/// A number in [0, 1) that is a pure function of seed and position: two rounds of the `SplitMix64` finaliser.
-fn uniform(seed: u64, position: usize) -> f64 {
-    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mix = |mut x: u64| {
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    };
-    let bits = mix(mix(seed.wrapping_add(GOLDEN)).wrapping_add((position as u64).wrapping_mul(GOLDEN)));
-    (bits >> 11) as f64 / (1u64 << 53) as f64
+/// Minus infinity in the place of what is not a number or infinite.
+fn finite_or_least(score: f32) -> f32 {
+    if score < f32::INFINITY { score } else { f32::NEG_INFINITY }
 }
 
 /// Ids are indices into a vocabulary, whose size fits 32 bits.
-fn index_to_id(index: usize) -> u32 {
+pub(super) fn index_to_id(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

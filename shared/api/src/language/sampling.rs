@@ -66,6 +66,7 @@ pub enum Generator {
     #[default]
     Counter,
     /// What `torch.multinomial` draws on a CPU after `torch.manual_seed(seed)`, a sequence at a time; seeds below 2^32.
+    /// Sample k is what it draws with seed + k.
     Torch,
 }
 
