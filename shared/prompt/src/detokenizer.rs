@@ -9,17 +9,22 @@
 //! * pieces (Llama 2, Mistral, Yi): tokens are text, but for `<0x0A>` and its like, which are bytes. A run of such
 //!   bytes is text as a whole, or one U+FFFD for each of them as a whole, so a run is held back until it ends.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
+use tessera_checkpoint::Checkpoint;
 use tokenizers::Tokenizer;
+
+use crate::error::PromptError;
+use crate::tokenizer;
 
 /// What SentencePiece writes for a space.
 const SPACE_MARK: char = '\u{2581}';
 
 /// Text of every id, and the way to put texts together.
-pub(crate) struct Vocabulary {
+pub struct Vocabulary {
     /// Without special tokens.
     pieces: HashMap<u32, Piece>,
     assembly: Assembly,
@@ -65,7 +70,22 @@ impl std::fmt::Debug for Detokenizer {
     }
 }
 
+impl std::fmt::Debug for Vocabulary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vocabulary").field("size", &self.size).field("assembly", &self.assembly).finish_non_exhaustive()
+    }
+}
+
 impl Vocabulary {
+    /// Reads the vocabulary of a checkpoint's `tokenizer.json`, and nothing else of its tokenizer.
+    ///
+    /// # Errors
+    /// A file that is missing or no tokenizer; a decoder of neither kind.
+    pub fn open(checkpoint: &Checkpoint) -> Result<Self, PromptError> {
+        let (file, tokenizer) = tokenizer::read(&checkpoint.dir)?;
+        Self::read(&tokenizer).map_err(|decoder| PromptError::UnsupportedDecoder { file, decoder })
+    }
+
     /// Reads the vocabulary of `tokenizer`, or returns a decoder, as JSON, that is of neither kind.
     pub(crate) fn read(tokenizer: &Tokenizer) -> Result<Self, String> {
         let decoder = serde_json::to_value(tokenizer.get_decoder()).unwrap_or(Value::Null);
@@ -81,9 +101,42 @@ impl Vocabulary {
         Ok(Self { pieces: ids.into_iter().filter_map(piece).collect(), size, assembly })
     }
 
+    /// Returns the text of one ordinary token by itself.
+    pub(crate) fn text(&self, id: u32) -> Option<String> {
+        match self.pieces.get(&id)? {
+            Piece::Bytes(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            Piece::Byte(byte) => Some(String::from_utf8_lossy(&[*byte]).into_owned()),
+        }
+    }
+
     /// Returns one more than the largest id.
-    pub(crate) fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// Returns the bytes that an id adds to a text behind its beginning: none for a special token or an id without a
+    /// token. The bytes of all the ids, one after the other, are the text, if they are UTF-8.
+    pub fn bytes(&self, id: u32) -> Option<&[u8]> {
+        Some(match self.pieces.get(&id)? {
+            Piece::Bytes(bytes) => bytes,
+            Piece::Byte(byte) => std::slice::from_ref(byte),
+        })
+    }
+
+    /// Returns the bytes that an id adds to a text at its beginning: those of [`Self::bytes`], but for the space that the
+    /// first piece of a text loses. They may be none; the text has begun all the same.
+    pub fn first_bytes(&self, id: u32) -> Option<Cow<'_, [u8]>> {
+        let bytes = self.bytes(id)?;
+        let start = match self.assembly {
+            Assembly::ByteLevel => Start::Nothing,
+            Assembly::Pieces { start, .. } => start,
+        };
+        // Only a byte token may be less than a character, and that byte is no space.
+        let Ok(text) = std::str::from_utf8(bytes) else { return Some(Cow::Borrowed(bytes)) };
+        Some(match start.cut(text) {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        })
     }
 }
 
@@ -146,6 +199,17 @@ impl Assembly {
                     None => Piece::Bytes(text.into_bytes().into()),
                 }
             }
+        }
+    }
+}
+
+impl Start {
+    /// Cuts it off the first piece of a text.
+    fn cut(self, text: &str) -> Cow<'_, str> {
+        match self {
+            Self::Nothing => Cow::Borrowed(text),
+            Self::OneSpace => Cow::Borrowed(text.strip_prefix(' ').unwrap_or(text)),
+            Self::SpacesOfFirstToken => Cow::Owned(text.replace(' ', "")),
         }
     }
 }
@@ -213,11 +277,7 @@ impl Detokenizer {
             return text;
         }
         self.at_start = false;
-        match start {
-            Start::Nothing => text,
-            Start::OneSpace => text.strip_prefix(' ').map_or_else(|| text.clone(), str::to_owned),
-            Start::SpacesOfFirstToken => text.replace(' ', ""),
-        }
+        start.cut(&text).into_owned()
     }
 }
 

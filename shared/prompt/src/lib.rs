@@ -17,7 +17,7 @@ mod tokenizer;
 #[cfg(test)]
 mod tests;
 
-pub use crate::detokenizer::Detokenizer;
+pub use crate::detokenizer::{Detokenizer, Vocabulary};
 pub use crate::error::PromptError;
 pub use crate::message::{Message, Part, Role};
 pub use crate::prompter::{Prompt, Prompter};

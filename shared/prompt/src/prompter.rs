@@ -88,6 +88,13 @@ impl Prompter {
         text
     }
 
+    /// Returns the text of one token by itself, its space included: U+FFFD for part of a character, the name of a special
+    /// token, nothing for an id without a token.
+    pub fn token_text(&self, id: u32) -> String {
+        let special = || self.tokenizer.inner().id_to_token(id).unwrap_or_default();
+        self.vocabulary.text(id).unwrap_or_else(special)
+    }
+
     /// Returns one more than the tokenizer's largest id; the model's embedding table may have more rows.
     pub fn vocab_size(&self) -> usize {
         self.vocabulary.size()

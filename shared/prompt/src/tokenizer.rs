@@ -1,7 +1,7 @@
 //! The checkpoint's tokenizer: `tokenizer.json` as it is, and what `tokenizer_config.json` says about it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use tokenizers::{
@@ -32,10 +32,8 @@ pub(crate) struct PromptTokenizer {
 impl PromptTokenizer {
     /// Reads the tokenizer of a checkpoint; `image_token` is the processor's name for it.
     pub(crate) fn open(dir: &Path, image_token: &str) -> Result<Self, PromptError> {
-        let file = dir.join(TOKENIZER_FILE);
-        let bytes = std::fs::read(&file).map_err(|source| PromptError::Unreadable { file: file.clone(), source })?;
+        let (file, mut inner) = read(dir)?;
         let invalid = |source: TokenizerError| PromptError::InvalidTokenizer { file: file.clone(), source };
-        let mut inner = Tokenizer::from_bytes(&bytes).map_err(invalid)?;
         // A file may hold the settings of whoever saved it; prompts are neither cut nor filled up.
         inner.with_padding(None).with_truncation(None).map_err(invalid)?;
 
@@ -130,6 +128,15 @@ impl PromptTokenizer {
         self.inner.get_model().tokenize_in_pretokenized(&mut text, None)?;
         self.inner.post_process(text.into_encoding(None, 0, OffsetType::None)?, None, add_special_tokens)
     }
+}
+
+/// Reads the tokenizer of a checkpoint as it is, and names its file.
+pub(crate) fn read(dir: &Path) -> Result<(PathBuf, Tokenizer), PromptError> {
+    let file = dir.join(TOKENIZER_FILE);
+    let bytes = std::fs::read(&file).map_err(|source| PromptError::Unreadable { file: file.clone(), source })?;
+    let tokenizer =
+        Tokenizer::from_bytes(&bytes).map_err(|source| PromptError::InvalidTokenizer { file: file.clone(), source })?;
+    Ok((file, tokenizer))
 }
 
 /// Reads a JSON object from a file that may be missing.

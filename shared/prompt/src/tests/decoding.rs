@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
+use tessera_checkpoint::Checkpoint;
 use tokenizers::Tokenizer;
 
 use super::{FAMILIES, open, tiny};
-use crate::Prompter;
+use crate::{Prompter, Vocabulary};
 
 static ALL: LazyLock<BTreeMap<&'static str, (Prompter, Tokenizer)>> = LazyLock::new(|| {
     let one = |family| (family, (open(family), Tokenizer::from_file(tiny(family).join("tokenizer.json")).unwrap()));
@@ -61,6 +62,23 @@ fn special_and_unknown_ids_are_skipped() {
 }
 
 #[test]
+fn the_bytes_of_the_ids_make_the_text() {
+    for (family, (prompter, tokenizer)) in ALL.iter() {
+        let vocabulary = Vocabulary::open(&Checkpoint::open(&tiny(family)).unwrap()).unwrap();
+        assert_eq!(vocabulary.size(), prompter.vocab_size());
+        assert_eq!(vocabulary.bytes(prompter.image_token_id()), None, "{family}: special");
+        assert_eq!(vocabulary.bytes(u32::try_from(vocabulary.size()).unwrap()), None, "{family}: unknown");
+        for text in ["你好, 😀 naïve\n", " a cat", "  two", "the <0x41>"] {
+            let encoding = tokenizer.encode(text, false).unwrap();
+            let (first, rest) = encoding.get_ids().split_first().unwrap();
+            let mut bytes = vocabulary.first_bytes(*first).unwrap().into_owned();
+            rest.iter().for_each(|&id| bytes.extend_from_slice(vocabulary.bytes(id).unwrap()));
+            assert_eq!(String::from_utf8(bytes).unwrap(), text, "{family}");
+        }
+    }
+}
+
+#[test]
 fn a_detokenizer_can_be_used_again() {
     let (prompter, tokenizer) = &ALL["mistral"];
     let encoding = tokenizer.encode("a cat", false).unwrap();
@@ -98,5 +116,17 @@ proptest! {
             // The normalizer of this family composes characters, which these texts already are.
             prop_assert_eq!(&streamed, &text, "{}", family);
         }
+    }
+}
+
+#[test]
+fn a_token_by_itself_keeps_its_space_and_a_special_one_its_name() {
+    for (family, (prompter, tokenizer)) in ALL.iter() {
+        let encoding = tokenizer.encode("the image shows a cat", false).unwrap();
+        let texts: Vec<String> = encoding.get_ids().iter().map(|&id| prompter.token_text(id)).collect();
+        assert_eq!(texts.concat().trim_start(), "the image shows a cat", "{family}");
+        assert!(texts[1..].iter().any(|text| text.starts_with(' ')), "{family}: {texts:?}");
+        assert_eq!(prompter.token_text(prompter.image_token_id()), "<image>", "{family}");
+        assert_eq!(prompter.token_text(u32::MAX), "", "{family}");
     }
 }
