@@ -4,14 +4,21 @@
 //! [`Blocks`] accounts for the KV cache, and a [`ModelRunner`] turns rows into logits. A step is
 //! schedule → run → sample → publish.
 
+mod answers;
+mod beams;
 mod blocks;
+mod branch;
+mod chain;
 mod core;
+mod guide;
+mod listener;
 mod load;
 mod runner;
 mod sampler;
 mod scheduler;
 mod sequence;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -23,17 +30,26 @@ use tessera_embedding::Artifact;
 use tessera_rpc::Deadline;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-pub use blocks::{BLOCK_POSITIONS, Blocks};
+use guide::Guide;
+
+use crate::constraint::{MaskPool, Matcher};
+
+pub use blocks::{BLOCK_POSITIONS, BlockId, Blocks};
+pub use chain::{BlockHash, Run};
 pub use core::{Engine, Limits};
 pub use load::{Counters, Meter};
-pub use runner::{CandleRunner, Input, ModelRunner, RunError, Slice};
-pub use scheduler::Scheduler;
-pub use sequence::{Sequence, SequenceId};
+pub use runner::{CandleRunner, ModelRunner, RunError, Scores, Slice};
+pub use sampler::Mask;
+pub use scheduler::{Scheduler, Wanted};
+pub use sequence::{Pull, Sequence, SequenceId};
 
 /// How long the engine waits before it looks again for callers that went away while nothing can be computed.
 const IDLE_LOOK: Duration = Duration::from_millis(50);
 /// Sequences ask to be tried again after this when the queue is full.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// Threads that find out which tokens fit a form.
+const MASK_THREADS: NonZeroUsize = NonZeroUsize::MIN;
 
 /// What the engine's thread is told.
 #[derive(Debug)]
@@ -59,45 +75,68 @@ pub struct EngineHandle {
     next_id: Arc<AtomicU64>,
     limits: Limits,
     counters: watch::Receiver<Counters>,
+    masks: Arc<MaskPool>,
 }
 
-/// A sequence that was admitted: its events, and the means to give it its images.
-#[derive(Debug)]
-pub struct Admitted {
-    /// Who it is.
-    pub id: SequenceId,
-    /// What comes back; dropping it ends the sequence within a step.
-    pub events: mpsc::Receiver<Result<Event>>,
-    /// Tells when nobody listens any more.
-    pub listener: mpsc::WeakSender<Result<Event>>,
+/// The events of one sequence; dropping them ends it within a step.
+pub type Events = mpsc::Receiver<Result<Event>>;
+
+/// The way to the engine of features that it asked for. It does not keep the engine alive.
+#[derive(Clone, Debug)]
+pub struct Arrivals {
+    commands: mpsc::WeakSender<Command>,
+}
+
+impl Arrivals {
+    /// Gives a sequence the features of one of its images, or the reason why there are none.
+    pub async fn give(&self, id: SequenceId, index: usize, features: Result<Arc<Artifact>>) {
+        if let Some(commands) = self.commands.upgrade()
+            && commands.send(Command::Image { id, index, features }).await.is_err()
+        {
+            tracing::debug!("features came after the engine had stopped");
+        }
+    }
 }
 
 impl EngineHandle {
-    /// Starts the engine's thread over a runner.
+    /// Starts the engine's thread over a runner. `pulls` makes what is told which features are needed; it runs on the
+    /// engine's thread, in the context of the caller's runtime, and must not wait.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start<R>(runner: R, limits: Limits) -> std::io::Result<(Self, JoinHandle<()>)>
+    pub fn start<R, P>(
+        runner: R,
+        limits: Limits,
+        pulls: impl FnOnce(Arrivals) -> P,
+    ) -> std::io::Result<(Self, JoinHandle<()>)>
     where
         R: ModelRunner + Send + 'static,
+        P: FnMut(Pull) + Send + 'static,
     {
         let capacity = limits.running + limits.waiting;
         let (commands, inbox) = mpsc::channel(capacity);
         let runtime = tokio::runtime::Handle::current();
-        let engine = Engine::new(runner, limits);
+        let arrivals = Arrivals { commands: commands.downgrade() };
+        let engine = Engine::new(runner, limits, Box::new(pulls(arrivals)));
         let (published, counters) = watch::channel(engine.counters());
         let thread = std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || run(engine, inbox, &published, &runtime))?;
+        let masks = Arc::new(MaskPool::start(MASK_THREADS, NonZeroUsize::MIN.saturating_add(limits.running))?);
         let admission = Arc::new(Semaphore::new(capacity));
-        Ok((Self { commands, admission, next_id: Arc::default(), limits, counters }, thread))
+        Ok((Self { commands, admission, next_id: Arc::default(), limits, counters, masks }, thread))
     }
 
-    /// Admits a sequence, or says at once why not.
+    /// Admits a sequence, or says at once why not. `form`: what its answers must be.
     ///
     /// # Errors
     /// `Invalid` for one that can never fit, `Exhausted` when the queue is full, `Unavailable` when the engine is gone.
-    pub async fn admit(&self, request: GenerateRequest, deadline: Deadline) -> Result<Admitted> {
+    pub(crate) async fn admit(
+        &self,
+        request: GenerateRequest,
+        form: Option<Matcher>,
+        deadline: Deadline,
+    ) -> Result<Events> {
         self.limits.check(&request)?;
         let permit = self.admission.clone().try_acquire_owned().map_err(|_| {
             let limit = self.limits.running + self.limits.waiting;
@@ -106,29 +145,19 @@ impl EngineHandle {
         })?;
         let id = SequenceId(self.next_id.fetch_add(1, Ordering::Relaxed));
         // Room for every event of the sequence: a slow reader never makes the engine wait.
-        let (sender, events) = mpsc::channel(request.max_new_tokens.get() + 2);
-        let listener = sender.downgrade();
-        let sequence = Sequence::new(id, request, deadline, sender, permit);
-        self.send(Command::Start(Box::new(sequence))).await?;
-        Ok(Admitted { id, events, listener })
-    }
-
-    /// Gives a sequence the features of one of its images, or the reason why there are none.
-    ///
-    /// # Errors
-    /// `Unavailable` when the engine is gone.
-    pub async fn give_image(&self, id: SequenceId, index: usize, features: Result<Arc<Artifact>>) -> Result<()> {
-        self.send(Command::Image { id, index, features }).await
+        let (sender, events) = mpsc::channel(Sequence::most_events(&request));
+        let mut sequence = Sequence::new(id, request, deadline, sender, permit);
+        if let Some(matcher) = form {
+            sequence.hold_to(Guide::new(self.masks.clone(), matcher));
+        }
+        let gone = |_| Error::new(ErrorKind::Unavailable, "ENGINE_STOPPED", "the language engine has stopped");
+        self.commands.send(Command::Start(Box::new(sequence))).await.map_err(gone)?;
+        Ok(events)
     }
 
     /// Starts to measure how busy the engine is.
     pub fn meter(&self) -> Meter {
         Meter::new(self.counters.clone())
-    }
-
-    async fn send(&self, command: Command) -> Result<()> {
-        let gone = |_| Error::new(ErrorKind::Unavailable, "ENGINE_STOPPED", "the language engine has stopped");
-        self.commands.send(command).await.map_err(gone)
     }
 }
 
@@ -139,26 +168,30 @@ fn run<R: ModelRunner>(
     published: &watch::Sender<Counters>,
     runtime: &tokio::runtime::Handle,
 ) {
+    // Features are asked for from this thread.
+    let _context = runtime.enter();
+    let mut computed = true;
     loop {
-        let mut open = true;
-        if !engine.has_work() {
-            let idle = engine.is_empty();
+        if !computed {
             let next = runtime.block_on(async {
-                if idle { Some(inbox.recv().await) } else { tokio::time::timeout(IDLE_LOOK, inbox.recv()).await.ok() }
+                if engine.is_empty() {
+                    Some(inbox.recv().await)
+                } else {
+                    tokio::time::timeout(IDLE_LOOK, inbox.recv()).await.ok()
+                }
             });
             match next {
                 Some(Some(command)) => engine.take(command),
-                Some(None) => open = false,
+                Some(None) if engine.is_empty() => return,
+                // Nobody can send any more, but those who were admitted are served.
+                Some(None) => runtime.block_on(tokio::time::sleep(IDLE_LOOK)),
                 None => {}
             }
         }
         while let Ok(command) = inbox.try_recv() {
             engine.take(command);
         }
-        if !open && engine.is_empty() {
-            return;
-        }
-        engine.step();
+        computed = engine.step();
         published.send_replace(engine.counters());
     }
 }

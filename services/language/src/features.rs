@@ -1,19 +1,24 @@
-//! Pulls the features that sequences need, a bounded number at a time.
+//! Pulls the features that sequences need, a bounded number at a time, each image once for all who wait for it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 use tessera_anyres::Geometry;
 use tessera_api::language::ImageReference;
 use tessera_api::{Error, ErrorKind, Result};
-use tessera_embedding::Artifact;
+use tessera_embedding::{Artifact, ImageKey};
 use tessera_rpc::client::Channels;
 use tessera_rpc::{Deadline, Tasks};
 use tokio::sync::Semaphore;
 
-use crate::engine::{Admitted, EngineHandle};
+use crate::engine::{Arrivals, Pull};
 use crate::grpc::store;
 use crate::settings::FeatureSettings;
+
+/// How long the transfer of an image may take once its store has it.
+const TRANSFER: Duration = Duration::from_secs(30);
 
 /// Fetches features and gives them to the engine.
 #[derive(Clone, Debug)]
@@ -23,21 +28,28 @@ pub(crate) struct Features {
     wait: Duration,
     /// How the model cuts images.
     geometry: Geometry,
-    /// What the features of the largest image take.
-    max_bytes: usize,
+    /// Numbers in a row of features.
+    columns: usize,
+    /// The last ones, for sequences that ask about the same image. By store too: what one of them says of an image is
+    /// nobody's word but its own.
+    recent: Cache<(ImageKey, String), Arc<Artifact>>,
     tasks: Tasks,
 }
 
 impl Features {
-    /// Makes a fetcher for images cut by `geometry`, whose feature rows take at most `row_bytes`.
-    pub(crate) fn new(settings: &FeatureSettings, geometry: Geometry, row_bytes: usize, tasks: Tasks) -> Self {
-        let max_bytes = geometry.max_image_tokens() * row_bytes;
+    /// Makes a fetcher for images cut by `geometry`, whose feature rows have so many `columns`.
+    pub(crate) fn new(settings: &FeatureSettings, geometry: Geometry, columns: usize, tasks: Tasks) -> Self {
         Self {
             channels: Channels::new(settings.stores),
             permits: Arc::new(Semaphore::new(settings.fetches)),
             wait: settings.wait,
             geometry,
-            max_bytes,
+            columns,
+            recent: Cache::builder()
+                .max_capacity(settings.cache.as_u64())
+                .weigher(|_, artifact: &Arc<Artifact>| u32::try_from(artifact.bytes()).unwrap_or(u32::MAX))
+                .eviction_policy(EvictionPolicy::lru())
+                .build(),
             tasks,
         }
     }
@@ -60,39 +72,41 @@ impl Features {
         Ok(())
     }
 
-    /// Starts to fetch every image of a sequence that was admitted. A fetch ends when nobody listens any more.
-    pub(crate) fn pull(
-        &self,
-        engine: &EngineHandle,
-        admitted: &Admitted,
-        images: Vec<ImageReference>,
-        deadline: Deadline,
-    ) {
-        for (index, image) in images.into_iter().enumerate() {
-            let (this, engine, id, listener) = (self.clone(), engine.clone(), admitted.id, admitted.listener.clone());
-            self.tasks.spawn(async move {
-                let Some(listener) = listener.upgrade() else { return };
-                tokio::select! {
-                    biased;
-                    () = listener.closed() => {}
-                    features = this.fetch(&image, deadline) => {
-                        if let Err(error) = engine.give_image(id, index, features).await {
-                            tracing::debug!(%error, "features came after the engine had stopped");
-                        }
-                    }
-                }
-            });
-        }
+    /// Starts to fetch features for the engine. A fetch ends when nobody listens any more.
+    pub(crate) fn pull(&self, pull: Pull, arrivals: &Arrivals) {
+        let (this, arrivals) = (self.clone(), arrivals.clone());
+        let Pull { id, index, image, deadline, listener } = pull;
+        self.tasks.spawn(async move {
+            let Some(listener) = listener.upgrade() else { return };
+            tokio::select! {
+                biased;
+                () = listener.closed() => {}
+                features = this.fetch(&image, deadline) => arrivals.give(id, index, features).await,
+            }
+        });
     }
 
+    /// The features of an image. Whoever asks while they are being fetched waits for the same fetch; should the one who
+    /// began it leave, the next one begins again.
     async fn fetch(&self, image: &ImageReference, deadline: Deadline) -> Result<Arc<Artifact>> {
         let fetching = async {
-            let Ok(_permit) = self.permits.acquire().await else { return Err(Error::draining()) };
-            let channel = self.channels.get(&image.store)?;
-            let fetched = store::fetch(channel, image, self.wait, self.max_bytes, deadline).await;
-            fetched.map_err(|error| unreachable(&image.store, error))
+            let place = (image.key, image.store.clone());
+            let fetched = self.recent.try_get_with(place, self.fetch_from_store(image)).await;
+            fetched.map_err(|error| Error::clone(&error))
         };
-        deadline.bound("waiting for the features of an image", fetching).await.map(Arc::new)
+        let features = deadline.bound("waiting for the features of an image", fetching).await?;
+        store::check_size(image, features.image_size)?;
+        Ok(features)
+    }
+
+    async fn fetch_from_store(&self, image: &ImageReference) -> Result<Arc<Artifact>> {
+        let Ok(_permit) = self.permits.acquire().await else { return Err(Error::draining()) };
+        let channel = self.channels.get(&image.store)?;
+        // Not the deadline of the one who asked first: others may wait longer.
+        let deadline = Deadline::default().within(self.wait + TRANSFER);
+        let shape = (self.geometry.plan(image.image_size).feature_rows(), self.columns);
+        let fetched = store::fetch(channel, image, shape, self.wait, deadline).await;
+        fetched.map(Arc::new).map_err(|error| unreachable(&image.store, error))
     }
 }
 

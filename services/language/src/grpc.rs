@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::constraint::Forms;
 use crate::engine::EngineHandle;
 use crate::features::Features;
 
@@ -33,6 +34,8 @@ pub(crate) struct Handler {
     pub(crate) engine: EngineHandle,
     /// Where images come from.
     pub(crate) features: Features,
+    /// What answers must be.
+    pub(crate) forms: Forms,
     /// What this worker can hold.
     pub(crate) description: Description,
     /// Ends the streams of load reports, so that a worker that shuts down does not wait for those who watch it.
@@ -58,10 +61,8 @@ impl LanguageWorker for Handler {
         let deadline = Deadline::of(request.metadata());
         let request = GenerateRequest::try_from(request.into_inner())?;
         self.features.check(&request.images)?;
-        let images = request.images.clone();
-        let admitted = self.engine.admit(request, deadline).await?;
-        self.features.pull(&self.engine, &admitted, images, deadline);
-        let events = ReceiverStream::new(admitted.events);
+        let form = self.forms.matcher(&request, deadline).await?;
+        let events = ReceiverStream::new(self.engine.admit(request, form, deadline).await?);
         Ok(Response::new(events.map(|event| Ok(event?.into())).boxed()))
     }
 

@@ -1,7 +1,9 @@
 //! The language worker: token ids and image features in, token ids out.
 //!
-//! `grpc` speaks the contract, `features` pulls what images need from an embedding store, `engine` owns the device.
+//! `grpc` speaks the contract, `features` pulls what images need from an embedding store, `engine` owns the device,
+//! `constraint` says which tokens fit the form of an answer.
 
+mod constraint;
 pub mod engine;
 mod features;
 mod grpc;

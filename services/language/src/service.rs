@@ -1,10 +1,14 @@
 //! The worker put together: settings → engine → server → drain.
 
+use std::sync::Arc;
+
 use tessera_api::language::Description;
 use tessera_checkpoint::{Checkpoint, CheckpointError};
+use tessera_config::MemoryBudget;
 use tessera_model::{LanguageModel, LoadOptions, ModelError, Progress};
 use tessera_rpc::{Server, ServerError, Service, Tasks};
 
+use crate::constraint::{Forms, Grammars};
 use crate::engine::{BLOCK_POSITIONS, CandleRunner, EngineHandle, Limits};
 use crate::features::Features;
 use crate::grpc::Handler;
@@ -27,6 +31,9 @@ pub enum BuildError {
         /// What a block takes.
         block: usize,
     },
+    /// The system does not tell how much memory is free.
+    #[error("engine.kv_cache is a share of free memory, which the system does not tell: {0}; give a size")]
+    Memory(String),
     /// The server could not be put together.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -48,9 +55,10 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
     let loading = tasks.spawn_blocking(move || {
         let checkpoint = Checkpoint::open(&path)?;
         let model = LanguageModel::load(&checkpoint, &LoadOptions { compute, progress: &progress })?;
-        Ok::<_, BuildError>((checkpoint, model))
+        let grammars = Grammars::open(&checkpoint, model.config().vocab_size);
+        Ok::<_, BuildError>((checkpoint, model, grammars))
     });
-    let (checkpoint, model) = loading.await.map_err(|_| BuildError::Interrupted)??;
+    let (checkpoint, model, grammars) = loading.await.map_err(|_| BuildError::Interrupted)??;
 
     let limits = limits(&settings, &model)?;
     let description = Description {
@@ -60,18 +68,33 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
         version: env!("CARGO_PKG_VERSION").into(),
     };
     let geometry = checkpoint.geometry();
-    // Stores may send f32 whatever this worker computes in.
-    let row_bytes = checkpoint.model.feature_channels() * size_of::<f32>();
-    let features = Features::new(&settings.features, geometry.clone(), row_bytes, tasks.clone());
-    let (handle, engine) = EngineHandle::start(CandleRunner::new(model, geometry), limits)?;
-    let handler = Handler { engine: handle, features, description, draining: tasks.draining().clone() };
+    let columns = checkpoint.model.feature_channels();
+    let features = Features::new(&settings.features, geometry.clone(), columns, tasks.clone());
+    let runner = CandleRunner::new(Arc::new(model), geometry, limits.blocks)?;
+    let puller = features.clone();
+    let pulls = |arrivals| move |pull| puller.pull(pull, &arrivals);
+    let (handle, engine) = EngineHandle::start(runner, limits, pulls)?;
+    let forms = Forms::new(grammars, tasks.clone());
+    let handler = Handler { engine: handle, features, forms, description, draining: tasks.draining().clone() };
     let server = Server::new(settings.server)?.with(handler.into_service());
     tracing::info!(blocks = limits.blocks, model = %settings.model.display(), "language worker is ready");
     Ok(Service::new(server, tasks, Some(engine)))
 }
 
+/// Bytes that this process may still take: what the machine has, or its container.
+fn free_memory() -> Result<u64, BuildError> {
+    let mut system = sysinfo::System::new().map_err(|error| BuildError::Memory(error.to_string()))?;
+    system.refresh_memory();
+    let container = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
+    Ok(system.available_memory().min(container))
+}
+
 fn limits(settings: &Settings, model: &LanguageModel) -> Result<Limits, BuildError> {
-    let bytes = settings.engine.kv_cache.as_usize();
+    let budget = match settings.engine.kv_cache {
+        MemoryBudget::Bytes(size) => size.as_u64(),
+        share @ MemoryBudget::Share(_) => share.of(free_memory()?),
+    };
+    let bytes = usize::try_from(budget).unwrap_or(usize::MAX);
     let block = model.kv_bytes_per_position() * BLOCK_POSITIONS;
     if bytes < block {
         return Err(BuildError::KvCache { bytes, block });

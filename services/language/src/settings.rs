@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tessera_config::{ByteSize, Problems, Validate, duration};
+use tessera_config::{ByteSize, MemoryBudget, Problems, Validate, duration};
 use tessera_rpc::ServerSettings;
 use tessera_telemetry::LogSettings;
 use tessera_tensor::DType;
@@ -34,8 +34,8 @@ pub struct Settings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineSettings {
-    /// Memory of the KV cache.
-    pub kv_cache: ByteSize,
+    /// Memory of the KV cache: a size, or a share of what is free once the model is loaded.
+    pub kv_cache: MemoryBudget,
     /// Sequences that run at once.
     pub running: usize,
     /// Sequences that wait.
@@ -53,6 +53,8 @@ pub struct FeatureSettings {
     pub wait: Duration,
     /// Images pulled at once.
     pub fetches: usize,
+    /// Memory for features that were pulled lately: another question about an image does not pull them again.
+    pub cache: ByteSize,
     /// Stores to keep connections to.
     pub stores: usize,
 }
@@ -73,13 +75,13 @@ impl Default for Settings {
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { kv_cache: ByteSize::gib(2), running: 32, waiting: 128, step_rows: 512 }
+        Self { kv_cache: ByteSize::gib(2).into(), running: 32, waiting: 128, step_rows: 512 }
     }
 }
 
 impl Default for FeatureSettings {
     fn default() -> Self {
-        Self { wait: Duration::from_secs(120), fetches: 16, stores: 64 }
+        Self { wait: Duration::from_secs(120), fetches: 16, cache: ByteSize::mib(256), stores: 64 }
     }
 }
 
@@ -90,7 +92,6 @@ impl Validate for Settings {
         }
         problems.check("server", &self.server);
         let positive = [
-            ("engine.kv_cache", self.engine.kv_cache.as_u64() > 0),
             ("engine.running", self.engine.running > 0),
             ("engine.step_rows", self.engine.step_rows > 0),
             ("features.fetches", self.features.fetches > 0),

@@ -36,6 +36,11 @@ impl Deadline {
         self.0.is_some_and(|at| at <= Instant::now())
     }
 
+    /// What is left of the time; `None` where there is no end.
+    pub fn remaining(self) -> Option<Duration> {
+        self.0.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
     /// Waits until it is over; for ever where there is none.
     pub async fn passed(self) {
         match self.0 {

@@ -1,18 +1,18 @@
 //! One step of the engine: schedule → run → sample → publish.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tessera_api::language::GenerateRequest;
-use tessera_api::{Error, ErrorKind, Result};
-use tessera_embedding::Artifact;
+use tessera_api::language::{Choice, GenerateRequest};
+use tessera_api::{Error, Result};
+use tessera_embedding::{Artifact, ImageKey};
 
 use super::Command;
-use super::blocks::Blocks;
+use super::blocks::{BLOCK_POSITIONS, Blocks};
 use super::load::Counters;
-use super::runner::{Input, ModelRunner, Slice};
-use super::sampler;
-use super::scheduler::{Scheduled, Scheduler};
-use super::sequence::{Piece, Sequence, SequenceId};
+use super::runner::{ModelRunner, Scores, Slice};
+use super::scheduler::{Plan, Scheduled, Scheduler, Wanted};
+use super::sequence::{Pull, Sequence, SequenceId};
 
 /// Bounds of an engine.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub struct Limits {
     pub vocabulary: usize,
     /// Blocks of the KV cache.
     pub blocks: usize,
-    /// Sequences that run at once.
+    /// Answers that run at once: samples and beams count one each.
     pub running: usize,
     /// Sequences that wait.
     pub waiting: usize,
@@ -37,14 +37,31 @@ impl Limits {
     /// # Errors
     /// `Invalid`, with the numbers, for one that cannot.
     pub fn check(&self, request: &GenerateRequest) -> Result<()> {
+        check_combination(request)?;
         let (prompt, new) = (request.token_ids.len(), request.max_new_tokens.get());
         let positions = prompt.saturating_add(new);
-        let most = self.max_positions.min(self.blocks * super::BLOCK_POSITIONS);
+        let most = self.max_positions.min(self.blocks * BLOCK_POSITIONS);
         if positions > most {
             let message =
                 format!("{prompt} prompt tokens and {new} new ones need {positions} positions, there are {most}");
             let error = Error::field("SEQUENCE_TOO_LONG", "max_new_tokens", message);
             return Err(error.with("prompt_tokens", prompt).with("max_new_tokens", new).with("positions", most));
+        }
+        let (field, width) = match request.beam_search {
+            Some(search) => ("beam_search.beams", search.beams),
+            None => ("samples", request.samples.get()),
+        };
+        // Answers have the full blocks of what was given in common, and nothing else for certain.
+        let shared = prompt / BLOCK_POSITIONS;
+        let blocks = shared + width * (Blocks::needed(positions) - shared);
+        if width > self.running || blocks > self.blocks {
+            let (running, held) = (self.running, self.blocks);
+            let message = format!(
+                "{width} answers at once need {blocks} blocks of the KV cache, there are {held}; \
+                 {running} answers run at once at most"
+            );
+            let error = Error::field("SEQUENCE_TOO_LARGE", field, message);
+            return Err(error.with("answers", width).with("blocks", blocks).with("kv_blocks", held));
         }
         if let Some(index) = request.token_ids.iter().position(|&id| id as usize >= self.vocabulary) {
             let description = format!("{} is not below {}", request.token_ids[index], self.vocabulary);
@@ -54,20 +71,40 @@ impl Limits {
     }
 }
 
+/// Refuses what does not go together.
+fn check_combination(request: &GenerateRequest) -> Result<()> {
+    let Some(_) = request.beam_search else { return Ok(()) };
+    let with = [
+        ("sampling.temperature", matches!(request.sampling.choice, Choice::Draw(_))),
+        ("constraint", request.constraint.is_some()),
+        ("logprobs", request.logprobs.is_some()),
+        ("answer_tokens", request.answer_tokens > 0),
+    ];
+    match with.into_iter().find(|(_, given)| *given) {
+        Some((field, _)) => Err(Error::field("COMBINATION_UNSUPPORTED", field, "does not go with a beam search")),
+        None => Ok(()),
+    }
+}
+
 /// Scheduler and runner together. Owned by one thread.
-#[derive(Debug)]
 pub struct Engine<R> {
     scheduler: Scheduler,
     runner: R,
+    pull: Box<dyn FnMut(Pull) + Send>,
     new_tokens: u64,
     prompt_positions: u64,
+    reused_positions: u64,
+    /// How long the last steps took, the newest counting most.
+    step_time: Duration,
 }
 
 impl<R: ModelRunner> Engine<R> {
-    /// Makes an engine without sequences.
-    pub fn new(runner: R, limits: Limits) -> Self {
+    /// Makes an engine without sequences. `pull` is told which features are needed; it must not wait.
+    pub fn new(runner: R, limits: Limits, pull: Box<dyn FnMut(Pull) + Send>) -> Self {
         let scheduler = Scheduler::new(Blocks::new(limits.blocks), limits.running, limits.step_rows);
-        Self { scheduler, runner, new_tokens: 0, prompt_positions: 0 }
+        let (new_tokens, prompt_positions, reused_positions) = (0, 0, 0);
+        let step_time = Duration::ZERO;
+        Self { scheduler, runner, pull, new_tokens, prompt_positions, reused_positions, step_time }
     }
 
     /// True when there is no sequence.
@@ -75,14 +112,9 @@ impl<R: ModelRunner> Engine<R> {
         self.scheduler.is_empty()
     }
 
-    /// True when a step would compute something.
-    pub fn has_work(&self) -> bool {
-        self.scheduler.has_work()
-    }
-
-    /// The accounting of the KV cache.
-    pub fn blocks(&self) -> &Blocks {
-        self.scheduler.blocks()
+    /// The sequences and the accounting of the KV cache.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
     }
 
     /// What was counted so far.
@@ -95,120 +127,142 @@ impl<R: ModelRunner> Engine<R> {
             running: self.scheduler.running().len(),
             new_tokens: self.new_tokens,
             prompt_positions: self.prompt_positions,
-            reused_positions: 0,
+            reused_positions: self.reused_positions,
         }
     }
 
     /// Takes a command.
     pub fn take(&mut self, command: Command) {
         match command {
-            Command::Start(sequence) => self.start(*sequence),
+            Command::Start(sequence) => self.scheduler.push(*sequence),
             Command::Image { id, index, features } => self.image(id, index, features),
         }
     }
 
-    fn start(&mut self, sequence: Sequence) {
-        let images = sequence.image_count();
-        self.prompt_positions += sequence.tokens().len() as u64;
-        match self.runner.open(sequence.id, sequence.capacity(), images) {
-            Ok(()) => self.scheduler.push(sequence),
-            Err(error) => sequence.tell(Err(error.into())),
-        }
-    }
-
-    /// A sequence may have ended before its features come: then they are let go.
+    /// A sequence may have ended, or hold nothing now, when its features come: then they are let go.
     fn image(&mut self, id: SequenceId, index: usize, features: Result<Arc<Artifact>>) {
-        let Some(sequence) = self.scheduler.find_mut(id) else { return };
-        let placed = features.and_then(|artifact| Ok(self.runner.place(id, index, &artifact)?));
-        match placed {
+        let Some(sequence) = self.scheduler.find_running(id) else {
+            if let Some(sequence) = self.scheduler.find_waiting(id) {
+                sequence.image_came_too_early(index);
+            }
+            return;
+        };
+        let Some(key) = sequence.awaited(index) else { return };
+        match features.and_then(|artifact| Ok(self.runner.place(key, &artifact)?)) {
             Ok(()) => sequence.image_arrived(index),
             Err(error) => {
-                sequence.tell(Err(error));
+                sequence.listener.tell(Err(error));
                 self.end(|sequence| sequence.id == id);
             }
         }
     }
 
-    /// Runs one step.
-    pub fn step(&mut self) {
+    /// Runs one step; false when there was nothing to compute.
+    pub fn step(&mut self) -> bool {
+        let began = Instant::now();
         self.end_overdue();
-        self.scheduler.admit();
-        let plan = self.scheduler.plan();
-        if plan.is_empty() {
-            return;
+        let Plan { copies, rows, pulls, released } = self.scheduler.plan();
+        pulls.into_iter().for_each(|pull| (self.pull)(pull));
+        self.release(released);
+        let copied = copies.into_iter().try_for_each(|(from, to)| self.runner.copy(from, to));
+        if rows.is_empty() && copied.is_ok() {
+            return false;
         }
-        match self.run(&plan) {
-            Ok(logits) => self.publish(&plan, logits),
-            Err(error) => self.fail(&plan, &error),
+        match copied.and_then(|()| self.run(&rows)) {
+            Ok(scores) => self.publish(&rows, &scores),
+            Err(error) => self.fail(&rows, &error.into()),
         }
+        self.step_time = (self.step_time + began.elapsed()) / 2;
+        true
     }
 
-    fn run(&mut self, plan: &[Scheduled]) -> Result<Vec<Option<Vec<f32>>>> {
+    fn run(&mut self, rows: &[Scheduled]) -> Result<R::Scores, super::RunError> {
         let running = self.scheduler.running();
-        let slices = plan.iter().map(|rows| {
-            let sequence = &running[rows.sequence];
-            let inputs = sequence.pieces(rows.positions.clone()).into_iter().map(|piece| match piece {
-                Piece::Tokens(range) => Input::Tokens(&sequence.tokens()[range]),
-                Piece::Image { index, rows } => Input::Image { index, rows },
-            });
-            Slice { id: sequence.id, start: rows.positions.start, inputs: inputs.collect(), wants_logits: rows.samples }
+        let slices = rows.iter().map(|Scheduled { sequence, branch, positions, scores }| {
+            let sequence = &running[*sequence];
+            Slice {
+                blocks: &sequence.branches[*branch].table,
+                runs: sequence.runs(*branch, positions.clone()),
+                positions: positions.clone(),
+                scores: *scores,
+            }
         });
-        Ok(self.runner.run(&slices.collect::<Vec<_>>())?)
+        self.runner.run(&slices.collect::<Vec<_>>())
     }
 
-    /// Samples where a row asked for it, tells listeners, and frees what has ended.
-    fn publish(&mut self, plan: &[Scheduled], logits: Vec<Option<Vec<f32>>>) {
-        let mut ended = Vec::new();
-        for (rows, logits) in plan.iter().zip(logits) {
-            let sequence = &mut self.scheduler.running_mut()[rows.sequence];
-            for index in sequence.advance(rows.positions.len()) {
-                self.runner.release(sequence.id, index);
+    /// Chooses tokens where scores were wanted, tells listeners, and frees what has ended.
+    fn publish(&mut self, rows: &[Scheduled], scores: &R::Scores) {
+        let (mut ended, mut released) = (Vec::new(), Vec::new());
+        for (slice, Scheduled { sequence, branch, positions, scores: wanted }) in rows.iter().enumerate() {
+            let (sequence, blocks) = self.scheduler.running_mut(*sequence);
+            let was_prompt = !sequence.is_branched;
+            sequence.advance(*branch, positions.len(), blocks);
+            released.append(&mut sequence.finished_images());
+            let scores = scores.of(slice);
+            if *wanted == Wanted::All {
+                sequence.take_prompt_scores(positions.start, scores, positions.len());
             }
-            let Some(logits) = logits.filter(|_| rows.samples) else { continue };
-            match sampler::choose(logits, sequence.tokens(), sequence.sampling()) {
-                Ok(token) => {
-                    self.new_tokens += 1;
-                    if sequence.push(token).is_some() {
-                        ended.push(sequence.id);
-                    }
-                }
+            if *wanted == Wanted::None || positions.end < sequence.branches[*branch].tokens.len() {
+                continue;
+            }
+            let last =
+                if *wanted == Wanted::All { &scores[scores.len() - scores.len() / positions.len()..] } else { scores };
+            match sequence.take_scores(*branch, last, blocks) {
+                Ok(told) => self.new_tokens += told as u64,
                 Err(error) => {
-                    tracing::error!(request_id = %sequence.request_id, %error, "sampling failed");
-                    sequence.tell(Err(Error::new(ErrorKind::Internal, "MODEL_FAILED", error.to_string())));
+                    tracing::error!(request_id = sequence.listener.request_id(), %error, "no token can be chosen");
+                    sequence.listener.tell(Err(error));
                     ended.push(sequence.id);
                 }
             }
+            if was_prompt && sequence.is_branched {
+                self.prompt_positions += sequence.given as u64;
+                self.reused_positions += sequence.listener.reused as u64;
+            }
+            if sequence.is_over() {
+                ended.push(sequence.id);
+            }
         }
-        self.end(|sequence| ended.contains(&sequence.id));
+        self.release(released);
+        if !ended.is_empty() {
+            self.end(|sequence| ended.contains(&sequence.id));
+        }
     }
 
     /// A step that failed ends the sequences that were in it.
-    fn fail(&mut self, plan: &[Scheduled], error: &Error) {
-        tracing::error!(%error, sequences = plan.len(), "a step failed");
-        let mut ended = Vec::new();
-        for rows in plan {
-            let sequence = &self.scheduler.running()[rows.sequence];
-            sequence.tell(Err(error.clone()));
-            ended.push(sequence.id);
-        }
-        self.end(|sequence| ended.contains(&sequence.id));
+    fn fail(&mut self, rows: &[Scheduled], error: &Error) {
+        tracing::error!(%error, slices = rows.len(), "a step failed");
+        let mut ended: Vec<SequenceId> = rows.iter().map(|rows| self.scheduler.running()[rows.sequence].id).collect();
+        ended.dedup();
+        self.end(|sequence| {
+            let failed = ended.contains(&sequence.id);
+            if failed {
+                sequence.listener.tell(Err(error.clone()));
+            }
+            failed
+        });
     }
 
     /// Ends sequences whose callers left or whose time is over.
     fn end_overdue(&mut self) {
-        self.end(|sequence| {
-            if sequence.deadline().has_passed() {
-                sequence.tell(Err(Error::deadline("generating")));
-                return true;
+        let step = self.step_time;
+        let released = self.scheduler.remove(|sequence, blocks| {
+            let is_due = sequence.is_due(step);
+            if is_due {
+                sequence.finish_early(blocks);
             }
-            sequence.is_abandoned()
+            is_due || sequence.listener.has_left()
         });
+        self.release(released);
     }
 
-    fn end(&mut self, ended: impl FnMut(&Sequence) -> bool) {
-        for sequence in self.scheduler.remove(ended) {
-            self.runner.close(sequence.id);
-        }
+    fn end(&mut self, mut ended: impl FnMut(&Sequence) -> bool) {
+        let released = self.scheduler.remove(|sequence, _| ended(sequence));
+        self.release(released);
+    }
+
+    fn release(&mut self, images: Vec<ImageKey>) {
+        images.into_iter().for_each(|key| self.runner.release(key));
     }
 }
 

@@ -1,14 +1,16 @@
-//! Rows to logits: the seam between the engine, which knows no tensor, and the model.
+//! Rows to scores: the seam between the engine, which knows no tensor, and the model.
 
 mod candle;
 
 use std::ops::Range;
 
 use tessera_api::{Error, ErrorKind};
-use tessera_embedding::Artifact;
+use tessera_embedding::{Artifact, ImageKey};
 
 pub use self::candle::CandleRunner;
-use super::sequence::SequenceId;
+use super::blocks::BlockId;
+use super::chain::Run;
+use super::scheduler::Wanted;
 
 /// Why the model could not do its part.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -31,56 +33,48 @@ impl From<RunError> for Error {
     }
 }
 
-/// Rows of one sequence in a step.
+/// Rows of one branch in a step.
 #[derive(Clone, Debug)]
 pub struct Slice<'a> {
-    /// Whose.
-    pub id: SequenceId,
-    /// Position of the first row.
-    pub start: usize,
+    /// The blocks of its positions, these rows' included.
+    pub blocks: &'a [BlockId],
     /// What the rows are.
-    pub inputs: Vec<Input<'a>>,
-    /// True when the scores after the last row are needed.
-    pub wants_logits: bool,
+    pub runs: Vec<Run<'a>>,
+    /// Their positions.
+    pub positions: Range<usize>,
+    /// Which of them give scores.
+    pub scores: Wanted,
 }
 
-/// Consecutive rows.
-#[derive(Clone, Debug)]
-pub enum Input<'a> {
-    /// Token ids.
-    Tokens(&'a [u32]),
-    /// Rows of an image of this sequence.
-    Image {
-        /// Which image.
-        index: usize,
-        /// Its rows.
-        rows: Range<usize>,
-    },
+/// The scores of one step.
+pub trait Scores {
+    /// The scores that a slice wanted, `[wanted rows * vocabulary]`.
+    fn of(&self, slice: usize) -> &[f32];
 }
 
-/// Runs the model and keeps what belongs to each sequence: keys, values, image embeddings.
+/// Runs the model; keeps keys and values in blocks, and the embeddings of images that are being computed.
 pub trait ModelRunner {
-    /// Makes room for a sequence of at most `positions` positions and `images` images.
-    ///
-    /// # Errors
-    /// When there is no memory.
-    fn open(&mut self, id: SequenceId, positions: usize, images: usize) -> Result<(), RunError>;
+    /// What a step gives.
+    type Scores: Scores;
 
-    /// Takes the features of an image and makes its embedding.
+    /// Takes the features of an image and makes its embedding. An image that several sequences need is placed by each.
     ///
     /// # Errors
     /// When they are not this model's.
-    fn place(&mut self, id: SequenceId, index: usize, features: &Artifact) -> Result<(), RunError>;
+    fn place(&mut self, key: ImageKey, features: &Artifact) -> Result<(), RunError>;
 
-    /// Lets go of an image whose rows are all computed.
-    fn release(&mut self, id: SequenceId, index: usize);
+    /// Lets go of an image, as often as it was placed.
+    fn release(&mut self, key: ImageKey);
 
-    /// Computes one step: for each slice the scores after its last row, `[vocabulary]`, where it wants them.
+    /// Copies the content of a block into another one.
+    ///
+    /// # Errors
+    /// When the arithmetic fails.
+    fn copy(&mut self, from: BlockId, to: BlockId) -> Result<(), RunError>;
+
+    /// Computes one step and writes its keys and values into the slices' blocks.
     ///
     /// # Errors
     /// When the arithmetic fails; no slice counts as computed then.
-    fn run(&mut self, step: &[Slice<'_>]) -> Result<Vec<Option<Vec<f32>>>, RunError>;
-
-    /// Lets go of a sequence.
-    fn close(&mut self, id: SequenceId);
+    fn run(&mut self, step: &[Slice<'_>]) -> Result<Self::Scores, RunError>;
 }

@@ -1,42 +1,76 @@
-//! Which rows the next step computes. Touches no tensor.
+//! Which rows the next step computes, and who gives way when blocks run out. Touches no tensor.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::blocks::Blocks;
-use super::sequence::{Sequence, SequenceId};
+use tessera_embedding::ImageKey;
+
+use super::blocks::{BlockId, Blocks};
+use super::sequence::{Pull, Sequence, SequenceId};
+
+/// Rows at most of a prompt whose scores are all wanted: they are a vocabulary wide.
+const SCORED_ROWS: usize = 64;
 
 /// Sequences in order of arrival, and the rule that picks rows of them.
 #[derive(Debug)]
 pub struct Scheduler {
-    waiting: VecDeque<Sequence>,
+    /// Hold no blocks: not started, or preempted. Those that came first go first.
+    waiting: BTreeMap<SequenceId, Sequence>,
+    /// Oldest first.
     running: Vec<Sequence>,
     blocks: Blocks,
     max_running: usize,
     step_rows: usize,
+    preemptions: u64,
 }
 
-/// Rows of one sequence in a step.
+/// What the next step does.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Blocks to copy before anything is computed, in this order.
+    pub copies: Vec<(BlockId, BlockId)>,
+    /// Rows to compute.
+    pub rows: Vec<Scheduled>,
+    /// Features to ask for.
+    pub pulls: Vec<Pull>,
+    /// Images of preempted sequences: the model may let go of them.
+    pub released: Vec<ImageKey>,
+}
+
+/// Rows of one branch in a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scheduled {
     /// Index into [`Scheduler::running`].
     pub sequence: usize,
+    /// Which of its branches.
+    pub branch: usize,
     /// Positions to compute.
     pub positions: Range<usize>,
-    /// True when a token is sampled after them.
-    pub samples: bool,
+    /// Which of them give scores.
+    pub scores: Wanted,
+}
+
+/// Which rows give scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// None: a piece of a prompt that goes on.
+    None,
+    /// The last: a token is chosen after it.
+    Last,
+    /// All: the prompt's log-probabilities were asked for.
+    All,
 }
 
 impl Scheduler {
-    /// Makes an empty scheduler: at most `max_running` sequences at once and `step_rows` rows a step, decode rows
-    /// excepted, which always fit.
+    /// Makes an empty scheduler: at most `max_running` answers at once and `step_rows` rows a step, decode rows excepted,
+    /// which always fit.
     pub fn new(blocks: Blocks, max_running: usize, step_rows: usize) -> Self {
-        Self { waiting: VecDeque::new(), running: Vec::new(), blocks, max_running, step_rows }
+        Self { waiting: BTreeMap::new(), running: Vec::new(), blocks, max_running, step_rows, preemptions: 0 }
     }
 
-    /// Puts a sequence behind all others.
+    /// Takes a sequence in.
     pub fn push(&mut self, sequence: Sequence) {
-        self.waiting.push_back(sequence);
+        self.waiting.insert(sequence.id, sequence);
     }
 
     /// The sequences that hold blocks, oldest first.
@@ -44,19 +78,14 @@ impl Scheduler {
         &self.running
     }
 
-    /// How many sequences hold nothing yet.
+    /// How many sequences hold nothing.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// The same, to change them.
-    pub(super) fn running_mut(&mut self) -> &mut [Sequence] {
-        &mut self.running
-    }
-
-    /// Finds a sequence, running or waiting.
-    pub(super) fn find_mut(&mut self, id: SequenceId) -> Option<&mut Sequence> {
-        self.running.iter_mut().chain(&mut self.waiting).find(|sequence| sequence.id == id)
+    /// How often a sequence gave way to an older one.
+    pub fn preemptions(&self) -> u64 {
+        self.preemptions
     }
 
     /// True when there is no sequence at all.
@@ -64,64 +93,140 @@ impl Scheduler {
         self.running.is_empty() && self.waiting.is_empty()
     }
 
-    /// True when a step would compute something or start a sequence.
-    pub fn has_work(&self) -> bool {
-        self.running.iter().any(|sequence| !sequence.ready().is_empty()) || self.can_admit()
-    }
-
     /// The accounting of the KV cache.
     pub fn blocks(&self) -> &Blocks {
         &self.blocks
     }
 
-    fn can_admit(&self) -> bool {
-        let fits = |next: &Sequence| Blocks::needed(next.capacity()) <= self.blocks.free();
-        self.running.len() < self.max_running && self.waiting.front().is_some_and(fits)
+    /// A running sequence, and the accounting that its branches take blocks from.
+    pub(super) fn running_mut(&mut self, index: usize) -> (&mut Sequence, &mut Blocks) {
+        (&mut self.running[index], &mut self.blocks)
     }
 
-    /// Starts waiting sequences, first come, first served, while there is room; returns how many.
-    pub(super) fn admit(&mut self) -> usize {
-        let before = self.running.len();
-        while self.can_admit() {
-            let Some(mut next) = self.waiting.pop_front() else { break };
-            let Some(reservation) = self.blocks.reserve(next.capacity()) else { break };
-            next.start(reservation);
-            self.running.push(next);
-        }
-        self.running.len() - before
+    /// A running sequence by its name.
+    pub(super) fn find_running(&mut self, id: SequenceId) -> Option<&mut Sequence> {
+        let index = self.running.binary_search_by_key(&id, |sequence| sequence.id).ok()?;
+        Some(&mut self.running[index])
     }
 
-    /// Picks the rows of the next step: one for every sequence that decodes, then prompt rows, oldest sequence first,
-    /// up to the row budget.
-    pub fn plan(&self) -> Vec<Scheduled> {
-        let (mut plan, mut left) = (Vec::new(), self.step_rows);
-        for decoding in [true, false] {
-            for (index, sequence) in self.running.iter().enumerate() {
-                let ready = sequence.ready();
-                if sequence.is_decoding() != decoding || ready.is_empty() || (left == 0 && !decoding) {
-                    continue;
-                }
-                let rows = if decoding { ready.len() } else { ready.len().min(left) };
-                left = left.saturating_sub(rows);
-                let positions = ready.start..ready.start + rows;
-                let samples = positions.end == sequence.tokens().len();
-                plan.push(Scheduled { sequence: index, positions, samples });
-            }
+    /// A waiting sequence by its name.
+    pub(super) fn find_waiting(&mut self, id: SequenceId) -> Option<&mut Sequence> {
+        self.waiting.get_mut(&id)
+    }
+
+    /// Picks the rows of the next step: one for every answer that decodes, then prompt rows, oldest sequence first, up to
+    /// the row budget. Gives them their blocks.
+    pub fn plan(&mut self) -> Plan {
+        self.admit();
+        let mut plan = Plan { copies: self.blocks.take_copies(), ..Plan::default() };
+        self.plan_decodes(&mut plan);
+        self.plan_prompts(&mut plan);
+        for sequence in &mut self.running {
+            plan.pulls.append(&mut sequence.pulls());
         }
         plan
     }
 
-    /// Takes out the sequences for which `ended` holds, frees their blocks, and returns them, running ones first.
-    pub(super) fn remove(&mut self, mut ended: impl FnMut(&Sequence) -> bool) -> Vec<Sequence> {
-        let mut removed: Vec<Sequence> = self.running.extract_if(.., |sequence| ended(sequence)).collect();
-        for sequence in &mut removed {
-            if let Some(reservation) = sequence.reservation.take() {
-                self.blocks.release(reservation);
+    /// Starts waiting sequences, first come, first served, while there is room for them beside those that run.
+    fn admit(&mut self) {
+        while let Some(mut next) = self.waiting.first_entry() {
+            let sequence = next.get_mut();
+            let width: usize = self.running.iter().map(Sequence::width).sum();
+            if !self.running.is_empty() && width + sequence.width() > self.max_running {
+                return;
             }
+            let first = sequence.first();
+            sequence.reuse(first, &mut self.blocks);
+            let missing = sequence.blocks_to_start() - sequence.branches[first].table.len();
+            // Who runs may need a block each before the first of them is done.
+            if missing + width > self.blocks.free() {
+                sequence.release(&mut self.blocks);
+                return;
+            }
+            let mut sequence = next.remove();
+            sequence.listener.note_scheduled();
+            let place = self.running.partition_point(|other| other.id < sequence.id);
+            self.running.insert(place, sequence);
         }
-        let (gone, kept) = std::mem::take(&mut self.waiting).into_iter().partition::<VecDeque<_>, _>(|s| ended(s));
-        self.waiting = kept;
-        removed.extend(gone);
-        removed
+    }
+
+    fn plan_decodes(&mut self, plan: &mut Plan) {
+        let mut index = 0;
+        // Making room may end the list behind the index.
+        while index < self.running.len() {
+            for branch in 0..self.running[index].branches.len() {
+                let ready = self.running[index].ready(branch);
+                if !ready.is_empty() && self.running[index].is_decoding(branch) {
+                    let end = self.make_room(index, branch, ready.end, plan);
+                    if end == ready.end {
+                        plan.rows.push(Scheduled { sequence: index, branch, positions: ready, scores: Wanted::Last });
+                    }
+                }
+            }
+            index += 1;
+        }
+    }
+
+    fn plan_prompts(&mut self, plan: &mut Plan) {
+        let mut left = self.step_rows.saturating_sub(plan.rows.len());
+        let mut index = 0;
+        while index < self.running.len() && left > 0 {
+            for branch in 0..self.running[index].branches.len() {
+                if left == 0 || self.running[index].is_decoding(branch) || self.running[index].ready(branch).is_empty()
+                {
+                    continue;
+                }
+                let (sequence, blocks) = (&mut self.running[index], &mut self.blocks);
+                // Another sequence may have computed in the meantime what comes next.
+                sequence.reuse(branch, blocks);
+                let ready = sequence.ready(branch);
+                let scored = sequence.prompt_logprobs.is_some();
+                let most = if scored { left.min(SCORED_ROWS) } else { left };
+                let end = self.make_room(index, branch, ready.end.min(ready.start + most), plan);
+                if end <= ready.start {
+                    continue;
+                }
+                left -= end - ready.start;
+                let is_last = end == self.running[index].branches[branch].tokens.len();
+                let scores = match (scored, is_last) {
+                    (true, _) => Wanted::All,
+                    (false, true) => Wanted::Last,
+                    (false, false) => Wanted::None,
+                };
+                plan.rows.push(Scheduled { sequence: index, branch, positions: ready.start..end, scores });
+            }
+            index += 1;
+        }
+    }
+
+    /// Takes blocks for a branch up to `end`, from younger sequences if need be; returns how far there is room.
+    fn make_room(&mut self, index: usize, branch: usize, end: usize, plan: &mut Plan) -> usize {
+        loop {
+            let room = self.running[index].branches[branch].grow(end, &mut self.blocks);
+            if room >= end || index + 1 == self.running.len() {
+                return room;
+            }
+            let Some(mut youngest) = self.running.pop() else { return room };
+            let index = self.running.len();
+            plan.rows.retain(|rows| rows.sequence != index);
+            plan.released.append(&mut youngest.release(&mut self.blocks));
+            self.preemptions += 1;
+            self.waiting.insert(youngest.id, youngest);
+        }
+    }
+
+    /// Takes out the sequences for which `ended` holds and frees their blocks; returns the images that the model may let
+    /// go of.
+    pub(super) fn remove(&mut self, mut ended: impl FnMut(&mut Sequence, &mut Blocks) -> bool) -> Vec<ImageKey> {
+        let (mut released, blocks) = (Vec::new(), &mut self.blocks);
+        self.running.retain_mut(|sequence| {
+            let over = ended(sequence, blocks);
+            if over {
+                released.append(&mut sequence.release(blocks));
+            }
+            !over
+        });
+        self.waiting.retain(|_, sequence| !ended(sequence, blocks));
+        released
     }
 }

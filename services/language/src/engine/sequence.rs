@@ -1,71 +1,104 @@
-//! The state of one generation.
+//! The state of one generation: its branches, its images, and who listens.
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tessera_api::Result;
-use tessera_api::language::{Event, FinishReason, Finished, GenerateRequest, Sampling, Timings};
+use tessera_api::language::{BeamSearch, Event, GenerateRequest, ImageReference, Logprobs, Sampling};
+use tessera_embedding::ImageKey;
 use tessera_rpc::Deadline;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::blocks::Reservation;
+use super::beams::Beams;
+use super::blocks::Blocks;
+use super::branch::{Branch, Placed};
+use super::chain::BlockHash;
+use super::guide::Guide;
+use super::listener::Listener;
+use super::sampler::Sampler;
 
-/// Name of a sequence in one engine.
+/// Name of a sequence in one engine, in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SequenceId(pub u64);
 
-/// One generation: prompt and answer so far, how far it is computed, and who listens.
+/// What is asked of a sequence once its prompt is computed. Fixed when it is made.
+#[derive(Debug)]
+pub(super) struct Wishes {
+    /// Answers wanted.
+    pub(super) samples: usize,
+    /// Search instead of choosing a token at a time.
+    pub(super) beam_search: Option<BeamSearch>,
+    /// How tokens are chosen.
+    pub(super) sampling: Arc<Sampling>,
+    /// Ids that end an answer.
+    pub(super) end_token_ids: Arc<[u32]>,
+    /// New tokens at most, of each answer.
+    pub(super) max_new_tokens: usize,
+    /// Ids of the prompt proper, without the answer that is continued.
+    pub(super) prompt: usize,
+    /// Likeliest tokens to tell of with every new one.
+    pub(super) logprobs: Option<usize>,
+}
+
+/// One generation. First one branch computes what was given; then there is one for each sample or beam.
 #[derive(Debug)]
 pub struct Sequence {
     /// Its name.
     pub id: SequenceId,
-    /// For logs.
-    pub request_id: String,
-    /// Prompt, then answer.
-    tokens: Vec<u32>,
-    prompt_tokens: usize,
+    pub(super) wishes: Wishes,
+    /// Positions that were given: the prompt, and the answer so far where one is continued.
+    pub(super) given: usize,
+    pub(super) branches: Vec<Branch>,
+    /// True when the branches are the samples or beams.
+    pub(super) is_branched: bool,
+    pub(super) listener: Listener,
+    /// Likeliest tokens to tell of at every position of the prompt; `None` once that is told.
+    pub(super) prompt_logprobs: Option<usize>,
+    /// What there is of that so far.
+    pub(super) prompt_scores: Vec<Logprobs>,
+    /// The search, where one was asked for and is not over.
+    pub(super) beams: Option<Beams>,
+    /// What the first block of its prefix follows.
+    root: BlockHash,
+    placed: Vec<Placed>,
     images: Vec<Image>,
-    /// Positions whose keys and values are in the cache.
-    computed: usize,
-    max_new_tokens: usize,
-    end_token_ids: Vec<u32>,
-    sampling: Sampling,
     deadline: Deadline,
-    events: mpsc::Sender<Result<Event>>,
-    /// Blocks it holds, from its first scheduling on.
-    pub(super) reservation: Option<Reservation>,
-    times: Times,
     /// Its place among the sequences that may exist; free again when it is dropped.
     _admission: OwnedSemaphorePermit,
 }
 
-/// Where an image stands, and whether its features are here.
+/// An image of the prompt, and where its features are.
 #[derive(Debug)]
 struct Image {
-    positions: Range<usize>,
-    arrived: bool,
+    reference: ImageReference,
+    features: Features,
 }
 
+/// Where the features of an image are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Features {
+    /// Not here: not asked for yet, or let go.
+    Absent,
+    /// Asked for.
+    Awaited,
+    /// With the model.
+    Here,
+}
+
+/// Features that a sequence needs now.
 #[derive(Debug)]
-struct Times {
-    admitted: Instant,
-    scheduled: Option<Instant>,
-    features: Option<Instant>,
-    first_token: Option<Instant>,
-}
-
-/// What one position range of a step is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// Token positions.
-    Tokens(Range<usize>),
-    /// Rows of an image.
-    Image {
-        /// Which image.
-        index: usize,
-        /// Its rows.
-        rows: Range<usize>,
-    },
+pub struct Pull {
+    /// Whose.
+    pub id: SequenceId,
+    /// Which of its images.
+    pub index: usize,
+    /// What to pull, and from where.
+    pub image: ImageReference,
+    /// When the sequence must be over.
+    pub deadline: Deadline,
+    /// Tells when nobody listens any more.
+    pub listener: mpsc::WeakSender<Result<Event>>,
 }
 
 impl Sequence {
@@ -77,48 +110,48 @@ impl Sequence {
         events: mpsc::Sender<Result<Event>>,
         admission: OwnedSemaphorePermit,
     ) -> Self {
-        let images = request.images.iter().map(|image| Image { positions: image.positions.clone(), arrived: false });
+        let given = request.token_ids.len();
+        let beam_search = request.beam_search;
+        let wishes = Wishes {
+            samples: request.samples.get(),
+            beam_search,
+            sampling: Arc::new(request.sampling),
+            end_token_ids: request.end_token_ids.into(),
+            max_new_tokens: request.max_new_tokens.get(),
+            prompt: given - request.answer_tokens,
+            logprobs: request.logprobs,
+        };
+        let beams = beam_search.map(|search| wishes.beams(search, &request.token_ids));
+        let placed = request.images.iter().map(|image| Placed { key: image.key, positions: image.positions.clone() });
+        let placed = placed.collect();
+        let images = request.images.into_iter().map(|reference| Image { reference, features: Features::Absent });
         Self {
             id,
-            request_id: request.request_id,
-            prompt_tokens: request.token_ids.len(),
+            given,
+            branches: vec![Branch::new(request.token_ids, wishes.sampler(0))],
+            is_branched: false,
+            listener: Listener::new(request.request_id, events),
+            prompt_logprobs: request.prompt_logprobs,
+            prompt_scores: Vec::new(),
+            beams,
+            root: BlockHash::root(&request.salt),
+            placed,
             images: images.collect(),
-            tokens: request.token_ids,
-            computed: 0,
-            max_new_tokens: request.max_new_tokens.get(),
-            end_token_ids: request.end_token_ids,
-            sampling: request.sampling,
             deadline,
-            events,
-            reservation: None,
-            times: Times { admitted: Instant::now(), scheduled: None, features: None, first_token: None },
+            wishes,
             _admission: admission,
         }
     }
 
-    /// Positions that prompt and longest answer take.
-    pub fn capacity(&self) -> usize {
-        self.prompt_tokens + self.max_new_tokens
+    /// How many events a sequence tells at most.
+    pub fn most_events(request: &GenerateRequest) -> usize {
+        // A token or the end of each sample, the prompt's log-probabilities, and an error.
+        request.samples.get() * (request.max_new_tokens.get() + 1) + 2
     }
 
-    /// Number of its images.
-    pub fn image_count(&self) -> usize {
-        self.images.len()
-    }
-
-    /// Prompt and answer so far.
-    pub fn tokens(&self) -> &[u32] {
-        &self.tokens
-    }
-
-    /// Positions computed so far.
-    pub fn computed(&self) -> usize {
-        self.computed
-    }
-
-    /// How the next token is chosen.
-    pub fn sampling(&self) -> &Sampling {
-        &self.sampling
+    /// Holds its answers to a form.
+    pub(super) fn hold_to(&mut self, guide: Guide) {
+        self.branches[0].guide = Some(guide);
     }
 
     /// When it must be over.
@@ -126,103 +159,169 @@ impl Sequence {
         self.deadline
     }
 
-    /// True when nobody listens any more.
-    pub fn is_abandoned(&self) -> bool {
-        self.events.is_closed()
+    /// Answers that are followed at once: samples or beams.
+    pub fn width(&self) -> usize {
+        self.wishes.beam_search.map_or(self.wishes.samples, |search| search.beams)
     }
 
-    /// True when only the last token is to be computed.
-    pub fn is_decoding(&self) -> bool {
-        self.tokens.len() > self.prompt_tokens
+    /// True when every answer is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.branches.iter().all(|branch| branch.ended)
     }
 
-    /// Positions that can be computed now: up to the first image whose features have not come.
-    pub fn ready(&self) -> Range<usize> {
-        let missing = self.images.iter().find(|image| !image.arrived);
-        self.computed..missing.map_or(self.tokens.len(), |image| image.positions.start).max(self.computed)
+    /// The first branch that goes on: after a preemption the one that computes what was given.
+    pub(super) fn first(&self) -> usize {
+        self.branches.iter().position(|branch| !branch.ended).unwrap_or(0)
     }
 
-    /// Cuts a range of positions into runs of tokens and runs of image rows.
-    pub fn pieces(&self, range: Range<usize>) -> Vec<Piece> {
-        let mut pieces = Vec::new();
-        let mut at = range.start;
-        for (index, image) in self.images.iter().enumerate() {
-            let (start, end) = (image.positions.start.max(at), image.positions.end.min(range.end));
-            if start >= end {
-                continue;
-            }
-            if at < start {
-                pieces.push(Piece::Tokens(at..start));
-            }
-            pieces.push(Piece::Image { index, rows: start - image.positions.start..end - image.positions.start });
-            at = end;
+    /// Blocks that it needs to go on from nothing and make one more token of each answer.
+    pub(super) fn blocks_to_start(&self) -> usize {
+        let shared = self.given / super::BLOCK_POSITIONS;
+        let live = self.branches.iter().filter(|branch| !branch.ended);
+        shared + live.map(|branch| Blocks::needed(branch.tokens.len() + 1) - shared).sum::<usize>()
+    }
+
+    /// Positions of a branch that can be computed now: up to the first image whose features have not come. None for a
+    /// branch that waits for another one to compute what was given.
+    pub(super) fn ready(&self, branch: usize) -> Range<usize> {
+        let Branch { computed, waits, ended, .. } = self.branches[branch];
+        if ended || waits {
+            return computed..computed;
         }
-        if at < range.end {
-            pieces.push(Piece::Tokens(at..range.end));
-        }
-        pieces
+        let missing =
+            |(placed, image): &(&Placed, &Image)| placed.positions.end > computed && image.features != Features::Here;
+        let missing = self.placed.iter().zip(&self.images).find(missing);
+        let end = missing.map_or(self.branches[branch].tokens.len(), |(placed, _)| placed.positions.start);
+        computed..end.max(computed)
     }
 
-    /// Notes that it is scheduled for the first time.
-    pub(super) fn start(&mut self, reservation: Reservation) {
-        self.reservation = Some(reservation);
-        self.times.scheduled = Some(Instant::now());
+    /// True when the one position left of a branch is the token that was chosen last.
+    pub(super) fn is_decoding(&self, branch: usize) -> bool {
+        let Branch { computed, tokens, .. } = &self.branches[branch];
+        *computed >= self.given && computed + 1 == tokens.len()
+    }
+
+    /// What rows of a branch are.
+    pub(super) fn runs(&self, branch: usize, positions: Range<usize>) -> Vec<super::chain::Run<'_>> {
+        super::branch::runs(&self.branches[branch].tokens, &self.placed, positions)
+    }
+
+    /// Lets a branch go on behind blocks that are in the cache. A prompt whose scores are wanted is computed whole.
+    pub(super) fn reuse(&mut self, branch: usize, blocks: &mut Blocks) {
+        if self.prompt_logprobs.is_some() {
+            return;
+        }
+        let reused = self.branches[branch].reuse(&self.root, &self.placed, blocks);
+        if !self.is_branched && !self.listener.has_heard() {
+            self.listener.reused += reused;
+        }
+    }
+
+    /// The features that are needed and were not asked for; they count as asked for from now on.
+    pub(super) fn pulls(&mut self) -> Vec<Pull> {
         if self.images.is_empty() {
-            self.times.features = self.times.scheduled;
+            return Vec::new();
         }
+        let active = self.branches.iter().filter(|branch| !branch.ended && !branch.waits);
+        let computed = active.map(|branch| branch.computed).min().unwrap_or(usize::MAX);
+        let (id, deadline) = (self.id, self.deadline);
+        let mut pulls = Vec::new();
+        for (index, image) in self.images.iter_mut().enumerate() {
+            if image.features == Features::Absent && image.reference.positions.end > computed {
+                image.features = Features::Awaited;
+                let listener = self.listener.weak();
+                pulls.push(Pull { id, index, image: image.reference.clone(), deadline, listener });
+            }
+        }
+        if self.images.iter().all(|image| image.features != Features::Awaited) {
+            self.listener.note_features();
+        }
+        pulls
     }
 
-    /// Notes that the features of an image are here.
+    /// The image that arrived, if it is awaited.
+    pub(super) fn awaited(&self, index: usize) -> Option<ImageKey> {
+        let image = self.images.get(index).filter(|image| image.features == Features::Awaited)?;
+        Some(image.reference.key)
+    }
+
+    /// Notes that the features of an image are with the model.
     pub(super) fn image_arrived(&mut self, index: usize) {
-        self.images[index].arrived = true;
-        if self.images.iter().all(|image| image.arrived) {
-            self.times.features = Some(Instant::now());
+        self.images[index].features = Features::Here;
+        if self.images.iter().all(|image| image.features != Features::Awaited) {
+            self.listener.note_features();
         }
     }
 
-    /// Notes that positions were computed; returns the images that are not needed any more.
-    pub(super) fn advance(&mut self, rows: usize) -> Vec<usize> {
-        let before = self.computed;
-        self.computed += rows;
-        let done = |image: &Image| image.positions.end > before && image.positions.end <= self.computed;
-        self.images.iter().enumerate().filter(|(_, image)| done(image)).map(|(index, _)| index).collect()
+    /// Notes that features came while they were of no use: they are asked for again when they are.
+    pub(super) fn image_came_too_early(&mut self, index: usize) {
+        self.images[index].features = Features::Absent;
     }
 
-    /// Appends a new token and tells the listener; returns the reason when the sequence ends with it.
-    pub(super) fn push(&mut self, token: u32) -> Option<FinishReason> {
-        self.tokens.push(token);
-        self.times.first_token.get_or_insert_with(Instant::now);
-        self.tell(Ok(Event::Tokens { sample: 0, token_ids: vec![token], logprobs: Vec::new() }));
-        let reason = if self.end_token_ids.contains(&token) {
-            FinishReason::Stop
-        } else if self.tokens.len() - self.prompt_tokens >= self.max_new_tokens {
-            FinishReason::Length
-        } else {
-            return None;
-        };
-        let finished = Finished { sample: 0, reason, timings: self.timings(), reused_positions: 0 };
-        self.tell(Ok(Event::Finished(finished)));
-        Some(reason)
-    }
-
-    /// Sends an event. Its channel holds every event of the sequence, so only a listener that left can miss one.
-    pub(super) fn tell(&self, event: Result<Event>) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.events.try_send(event) {
-            tracing::error!(request_id = %self.request_id, "an event did not fit its channel");
+    /// Notes that rows of a branch were computed. Branches that waited for them go on behind them.
+    pub(super) fn advance(&mut self, branch: usize, rows: usize, blocks: &mut Blocks) {
+        self.branches[branch].advance(rows, &self.root, &self.placed, blocks);
+        if self.branches[branch].computed < self.given {
+            return;
+        }
+        for other in 0..self.branches.len() {
+            if self.branches[other].waits {
+                let (table, computed) = self.branches[branch].share(self.given, blocks);
+                let other = &mut self.branches[other];
+                (other.table, other.computed, other.waits) = (table, computed, false);
+            }
         }
     }
 
-    fn timings(&self) -> Timings {
-        let Times { admitted, scheduled, features, first_token } = &self.times;
-        let between = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
-            (Some(from), Some(to)) => to.saturating_duration_since(from),
-            _ => Duration::ZERO,
-        };
-        Timings {
-            queue: between(Some(*admitted), *scheduled),
-            features: between(*scheduled, *features),
-            prefill: between(*scheduled, *first_token),
-            decode: between(*first_token, Some(Instant::now())),
+    /// Images whose rows no branch needs any more: the model may let go of them.
+    pub(super) fn finished_images(&mut self) -> Vec<ImageKey> {
+        if self.images.iter().all(|image| image.features != Features::Here) {
+            return Vec::new();
         }
+        let live = self.branches.iter().filter(|branch| !branch.ended);
+        let computed = live.map(|branch| branch.computed).min().unwrap_or(usize::MAX);
+        self.let_go(|image| image.reference.positions.end <= computed)
+    }
+
+    /// Takes every block from it; returns the images that the model may let go of. Should it go on, its first branch
+    /// computes for all what was given.
+    pub(super) fn release(&mut self, blocks: &mut Blocks) -> Vec<ImageKey> {
+        self.prompt_scores.clear();
+        let first = self.first();
+        for (index, branch) in self.branches.iter_mut().enumerate().rev() {
+            branch.release(blocks);
+            branch.waits = index != first && !branch.ended;
+        }
+        self.let_go(|_| true)
+    }
+
+    fn let_go(&mut self, done: impl Fn(&Image) -> bool) -> Vec<ImageKey> {
+        let here = self.images.iter_mut().filter(|image| image.features == Features::Here && done(image));
+        here.map(|image| {
+            image.features = Features::Absent;
+            image.reference.key
+        })
+        .collect()
+    }
+
+    /// Time before the deadline at which it ends with what it has, so that its listener hears of that in time. `step`:
+    /// how long a step takes.
+    pub(super) fn is_due(&self, step: Duration) -> bool {
+        const TRANSFER: Duration = Duration::from_millis(20);
+        let Some(left) = self.deadline.remaining() else { return false };
+        left <= (step + step / 2 + TRANSFER).min((self.listener.age() + left) / 4)
+    }
+}
+
+impl Wishes {
+    /// The search for the best continuations of a prompt.
+    fn beams(&self, search: BeamSearch, prompt: &[u32]) -> Beams {
+        let (sampling, end_token_ids) = (self.sampling.clone(), self.end_token_ids.clone());
+        Beams::new(search, self.samples, sampling, end_token_ids, self.max_new_tokens, prompt)
+    }
+
+    /// What chooses the tokens of a sample.
+    pub(super) fn sampler(&self, sample: usize) -> Sampler {
+        Sampler::new(self.sampling.clone(), self.end_token_ids.clone(), sample)
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tessera_anyres::ImageSize;
 use tessera_api::embedding::{FetchHeader, FetchRequest, Representation};
 use tessera_api::language::ImageReference;
 use tessera_api::proto::embedding::v1 as proto;
@@ -15,23 +16,23 @@ use tessera_tensor::HostTensor;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-/// Fetches the features of an image; waits for up to `wait` until they are stored.
+/// Fetches the features of an image, which have this many rows and columns; waits for up to `wait` until they are stored.
 ///
 /// # Errors
-/// The store's own; `Corrupt` when the payload is not what its header says; `Precondition` when it is larger than
-/// `max_bytes` or belongs to another image.
+/// The store's own; `Corrupt` when the payload is not what its header says; `Precondition` when it has another shape or
+/// belongs to another image.
 pub(crate) async fn fetch(
     channel: Channel,
     image: &ImageReference,
+    shape: (usize, usize),
     wait: Duration,
-    max_bytes: usize,
     deadline: Deadline,
 ) -> Result<Artifact> {
     let request = FetchRequest { key: image.key, representation: Representation::Features, wait };
     let response = EmbeddingStoreClient::new(channel).fetch(deadline.request(request.into())).await?;
     let mut parts = response.into_inner();
     let header = read_header(&mut parts).await?;
-    check(&header, image, max_bytes)?;
+    check(&header, image, shape)?;
     let corrupt = |why: String| corrupt(&format!("image {}: {why}", image.key));
     let payload = read_payload(&mut parts, &header).await?;
     let features = HostTensor::new(header.dtype, vec![header.rows, header.columns], payload.freeze())
@@ -50,16 +51,30 @@ fn corrupt(why: &str) -> Error {
     Error::new(ErrorKind::Corrupt, "FEATURES_CORRUPT", why)
 }
 
-fn check(header: &FetchHeader, image: &ImageReference, max_bytes: usize) -> Result<()> {
-    let mismatch = |why: String| Err(Error::new(ErrorKind::Precondition, "FEATURES_MISMATCH", why));
-    if header.image_size != image.image_size {
-        let (theirs, ours) = (header.image_size, image.image_size);
-        return mismatch(format!("image {} is stored with size {theirs:?}, expected {ours:?}", image.key));
+fn mismatch(why: String) -> Error {
+    Error::new(ErrorKind::Precondition, "FEATURES_MISMATCH", why)
+}
+
+/// Checks that features are of an image of the size that the prompt was made for.
+///
+/// # Errors
+/// `Precondition`: the store and whoever made the prompt do not speak of the same image.
+pub(crate) fn check_size(image: &ImageReference, found: ImageSize) -> Result<()> {
+    if found == image.image_size {
+        return Ok(());
     }
-    match header.payload_bytes() {
-        Some(bytes) if bytes <= max_bytes => Ok(()),
-        bytes => mismatch(format!("image {} has {bytes:?} bytes of features, at most {max_bytes} fit", image.key)),
+    let (key, expected) = (image.key, image.image_size);
+    Err(mismatch(format!("image {key} is stored with size {found:?}, expected {expected:?}")))
+}
+
+fn check(header: &FetchHeader, image: &ImageReference, shape: (usize, usize)) -> Result<()> {
+    check_size(image, header.image_size)?;
+    if (header.rows, header.columns) == shape {
+        return Ok(());
     }
+    let ((rows, columns), key) = (shape, image.key);
+    let found = format!("{} rows of {} numbers", header.rows, header.columns);
+    Err(mismatch(format!("the features of image {key} are {found}, this model's are {rows} of {columns}")))
 }
 
 async fn read_payload(parts: &mut Streaming<proto::FetchResponse>, header: &FetchHeader) -> Result<BytesMut> {

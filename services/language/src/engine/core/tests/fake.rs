@@ -1,0 +1,140 @@
+//! A model without numbers: it keeps in every position what it was fed there, checks all that came before, and scores by
+//! a hash of it. Whoever reads a block of somebody else, or one that was overwritten, gets other scores or fails.
+
+use std::collections::HashMap;
+
+use tessera_embedding::{Artifact, ImageKey};
+
+use crate::engine::chain::Run;
+use crate::engine::runner::{ModelRunner, RunError, Scores, Slice};
+use crate::engine::scheduler::Wanted;
+use crate::engine::{BLOCK_POSITIONS, BlockId};
+
+pub(super) const VOCABULARY: usize = 97;
+
+/// Input and hash of everything up to it.
+type Position = (u64, u64);
+
+#[derive(Debug)]
+pub(super) struct FakeRunner {
+    pages: Vec<[Option<Position>; BLOCK_POSITIONS]>,
+    /// Images that are here, with how many need them.
+    pub(super) images: HashMap<ImageKey, usize>,
+    /// Positions before a slice that are checked; a long run checks the last ones only.
+    pub(super) checked: usize,
+    pub(super) largest_step: usize,
+    pub(super) computed: usize,
+    pub(super) fails: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct FakeScores(Vec<Vec<f32>>);
+
+impl Scores for FakeScores {
+    fn of(&self, slice: usize) -> &[f32] {
+        &self.0[slice]
+    }
+}
+
+fn mix(past: u64, input: u64) -> u64 {
+    let mut x = (past ^ input.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(0x2545_f491_4f6c_dd1d);
+    x = (x ^ (x >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x ^ (x >> 29)
+}
+
+/// What an image's row is as an input.
+fn image_row(key: ImageKey, row: usize) -> u64 {
+    let [a, b, ..] = *key.as_bytes();
+    1_000_000 + u64::from(a) * 256_000 + u64::from(b) * 1000 + row as u64
+}
+
+/// Scores that are spread, by what came before.
+fn scores(past: u64) -> impl Iterator<Item = f32> {
+    (0..VOCABULARY as u64).map(move |id| (mix(past, id) % 1000) as f32 / 100.0)
+}
+
+impl FakeRunner {
+    pub(super) fn new(blocks: usize) -> Self {
+        let (images, pages) = (HashMap::new(), vec![[None; BLOCK_POSITIONS]; blocks]);
+        Self { pages, images, checked: usize::MAX, largest_step: 0, computed: 0, fails: false }
+    }
+
+    fn at(&mut self, table: &[BlockId], position: usize) -> &mut Option<Position> {
+        &mut self.pages[table[position / BLOCK_POSITIONS] as usize][position % BLOCK_POSITIONS]
+    }
+
+    /// The hash of the positions before `start`, checked.
+    fn past(&mut self, table: &[BlockId], start: usize) -> u64 {
+        let first = start.saturating_sub(self.checked);
+        let mut past = if first == 0 { 0 } else { self.at(table, first - 1).expect("a position is missing").1 };
+        for position in first..start {
+            let (input, hash) = self.at(table, position).expect("a position is missing");
+            past = mix(past, input);
+            assert_eq!(past, hash, "position {position} is somebody else's");
+        }
+        past
+    }
+}
+
+impl ModelRunner for FakeRunner {
+    type Scores = FakeScores;
+
+    fn place(&mut self, key: ImageKey, features: &Artifact) -> Result<(), RunError> {
+        if features.image_size.height == 999 {
+            return Err(RunError::Features("wrong width".into()));
+        }
+        *self.images.entry(key).or_default() += 1;
+        Ok(())
+    }
+
+    fn release(&mut self, key: ImageKey) {
+        let needed = self.images.get_mut(&key).expect("an image is let go as often as it was placed");
+        *needed -= 1;
+        if *needed == 0 {
+            self.images.remove(&key);
+        }
+    }
+
+    fn copy(&mut self, from: BlockId, to: BlockId) -> Result<(), RunError> {
+        self.pages[to as usize] = self.pages[from as usize];
+        Ok(())
+    }
+
+    fn run(&mut self, step: &[Slice<'_>]) -> Result<FakeScores, RunError> {
+        if self.fails {
+            return Err(RunError::Model("out of luck".into()));
+        }
+        let (mut all, mut rows) = (Vec::new(), 0);
+        for slice in step {
+            let mut past = self.past(slice.blocks, slice.positions.start);
+            let mut position = slice.positions.start;
+            let mut wanted = Vec::new();
+            for run in &slice.runs {
+                let inputs: Vec<u64> = match run {
+                    Run::Tokens(tokens) => tokens.iter().map(|&token| u64::from(token)).collect(),
+                    Run::Image(key, rows) => {
+                        assert!(self.images.contains_key(key), "an image is computed before its features came");
+                        rows.clone().map(|row| image_row(*key, row)).collect()
+                    }
+                };
+                for input in inputs {
+                    past = mix(past, input);
+                    *self.at(slice.blocks, position) = Some((input, past));
+                    position += 1;
+                    if slice.scores == Wanted::All {
+                        wanted.extend(scores(past));
+                    }
+                }
+            }
+            assert_eq!(position, slice.positions.end);
+            if slice.scores == Wanted::Last {
+                wanted.extend(scores(past));
+            }
+            rows += slice.positions.len();
+            all.push(wanted);
+        }
+        self.largest_step = self.largest_step.max(rows);
+        self.computed += rows;
+        Ok(FakeScores(all))
+    }
+}

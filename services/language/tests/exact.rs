@@ -1,0 +1,296 @@
+//! The engine over real models: what a request is answered does not depend, to the last bit of a log-probability, on who
+//! else is there, on the size of the steps, on when features come, on what is in the cache, or on being preempted.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests fail at the first error and say what they saw")]
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use tessera_anyres::ImageSize;
+use tessera_api::language::{
+    BeamSearch, Choice, Draw, EarlyStopping, Event, FinishReason, GenerateRequest, Generator, ImageReference, Sampling,
+};
+use tessera_checkpoint::Checkpoint;
+use tessera_embedding::{Artifact, EncoderFingerprint, ImageKey};
+use tessera_language::engine::{CandleRunner, Command, Engine, Events, Limits, Pull, Sequence, SequenceId};
+use tessera_model::{LanguageModel, LoadOptions, VisionModel};
+use tessera_rpc::Deadline;
+use tessera_tensor::HostTensor;
+use tessera_testkit::{Golden, family_dir, pixels};
+use tokio::sync::{Semaphore, mpsc};
+
+/// Prompts of the test kit that are asked here.
+const ASKED: [&str; 4] = ["one_image", "two_images", "two_turns", "text_only"];
+
+/// A checkpoint, its prompts, and the features of their images.
+struct Tiny {
+    checkpoint: Checkpoint,
+    language: Arc<LanguageModel>,
+    prompts: Vec<GenerateRequest>,
+    features: Vec<(ImageKey, Arc<Artifact>)>,
+}
+
+impl Tiny {
+    fn load(family: &str) -> Self {
+        let checkpoint = Checkpoint::open(&family_dir(family)).unwrap();
+        let vision = VisionModel::load(&checkpoint, &LoadOptions::default()).unwrap();
+        let language = Arc::new(LanguageModel::load(&checkpoint, &LoadOptions::default()).unwrap());
+        let mut tiny = Self { checkpoint, language, prompts: Vec::new(), features: Vec::new() };
+        for case in ASKED {
+            let golden = Golden::load(family, case);
+            tiny.encode(&vision, case, &golden);
+            let prompt = tiny.prompt(case, &golden);
+            tiny.prompts.push(prompt);
+        }
+        tiny
+    }
+
+    fn encode(&mut self, vision: &VisionModel, case: &str, golden: &Golden) {
+        let geometry = self.checkpoint.geometry();
+        for (index, &(height, width)) in golden.image_sizes.iter().enumerate() {
+            let (size, one) = (ImageSize { height, width }, pixels(geometry.tile(), case).torchvision);
+            let (plan, one) = (geometry.plan(size), one.narrow(index, 1).unwrap());
+            let one = HostTensor::new(one.dtype(), one.shape()[1..].to_vec(), one.into_data()).unwrap();
+            let encoded = vision.encode(&one.narrow(0, plan.tile_count()).unwrap()).unwrap();
+            let features = vision.pack(&encoded, &plan).unwrap();
+            self.features.push((key(case, index), Arc::new(Artifact::seal(size, features))));
+        }
+    }
+
+    fn prompt(&self, case: &str, golden: &Golden) -> GenerateRequest {
+        let ids = golden.unpadded_ids(0);
+        let (mut images, mut from) = (Vec::new(), 0);
+        for (index, &(height, width)) in golden.image_sizes.iter().enumerate() {
+            let image_size = ImageSize { height, width };
+            let tokens = self.checkpoint.geometry().plan(image_size).image_tokens();
+            let is_image = |id: &u32| *id == self.checkpoint.model.image_token_id;
+            let start = from + ids[from..].iter().position(is_image).unwrap();
+            from = start + tokens;
+            let key = key(case, index);
+            images.push(ImageReference { key, positions: start..from, image_size, store: String::new() });
+        }
+        GenerateRequest { images, logprobs: Some(2), ..GenerateRequest::greedy(ids, NonZeroUsize::MIN) }
+    }
+
+    fn limits(&self, blocks: usize) -> Limits {
+        let config = self.language.config();
+        let (max_positions, vocabulary) = (config.max_positions, config.vocab_size);
+        Limits { max_positions, vocabulary, blocks, running: 8, waiting: 64, step_rows: 512 }
+    }
+
+    fn engine(&self, limits: Limits) -> Bench<'_> {
+        let runner = CandleRunner::new(self.language.clone(), self.checkpoint.geometry(), limits.blocks).unwrap();
+        let pulls = Arc::<Mutex<Vec<Pull>>>::default();
+        let pulled = pulls.clone();
+        let engine = Engine::new(runner, limits, Box::new(move |pull| pulled.lock().unwrap().push(pull)));
+        Bench { tiny: self, engine, pulls, next: 0, admission: Arc::new(Semaphore::new(1000)) }
+    }
+
+    /// What a request gives when it is alone in a new engine, its prompt in one piece.
+    fn alone(&self, request: &GenerateRequest) -> Heard {
+        let mut bench = self.engine(self.limits(200));
+        let mut events = bench.start(request.clone());
+        bench.run_to_the_end();
+        hear(&mut events)
+    }
+}
+
+fn key(case: &str, index: usize) -> ImageKey {
+    ImageKey::of(&[], &EncoderFingerprint::of(&[case.as_bytes()]), &[index as u8])
+}
+
+struct Bench<'t> {
+    tiny: &'t Tiny,
+    engine: Engine<CandleRunner>,
+    pulls: Arc<Mutex<Vec<Pull>>>,
+    next: u64,
+    admission: Arc<Semaphore>,
+}
+
+impl Bench<'_> {
+    fn start(&mut self, request: GenerateRequest) -> Events {
+        let (sender, events) = mpsc::channel(Sequence::most_events(&request));
+        let permit = self.admission.clone().try_acquire_owned().unwrap();
+        let sequence = Sequence::new(SequenceId(self.next), request, Deadline::default(), sender, permit);
+        self.next += 1;
+        self.engine.take(Command::Start(Box::new(sequence)));
+        events
+    }
+
+    fn steps(&mut self, count: usize) {
+        for _ in 0..count {
+            self.engine.step();
+        }
+    }
+
+    fn bring(&mut self) {
+        let pulls = std::mem::take(&mut *self.pulls.lock().unwrap());
+        for Pull { id, index, image, .. } in pulls {
+            let (_, features) = self.tiny.features.iter().find(|(key, _)| *key == image.key).unwrap();
+            self.engine.take(Command::Image { id, index, features: Ok(features.clone()) });
+        }
+    }
+
+    fn run_to_the_end(&mut self) {
+        let mut idle = 0;
+        while !self.engine.is_empty() {
+            idle = if self.engine.step() { 0 } else { idle + 1 };
+            assert!(idle < 1000, "nobody goes on: {:?}", self.engine.scheduler());
+            self.bring();
+        }
+        let blocks = self.engine.scheduler().blocks();
+        assert_eq!(blocks.free(), blocks.total(), "blocks leaked");
+    }
+}
+
+/// Tokens, log-probabilities and the end of each sample.
+type Heard = Vec<(Vec<u32>, Vec<f32>, Option<FinishReason>)>;
+
+fn hear(events: &mut Events) -> Heard {
+    let mut samples = Heard::new();
+    while let Ok(event) = events.try_recv() {
+        let event = event.unwrap();
+        let (Event::Tokens { sample, .. } | Event::Finished(tessera_api::language::Finished { sample, .. })) = event
+        else {
+            panic!("nobody asked for {event:?}")
+        };
+        samples.resize(samples.len().max(sample + 1), (Vec::new(), Vec::new(), None));
+        match event {
+            Event::Tokens { token_ids, logprobs, .. } => {
+                samples[sample].0.extend(token_ids);
+                samples[sample].1.extend(logprobs.iter().map(|logprobs| logprobs.chosen));
+            }
+            Event::Finished(finished) => samples[sample].2 = Some(finished.reason),
+            Event::PromptLogprobs(_) => {}
+        }
+    }
+    samples
+}
+
+/// What may be asked of one of the prompts, whose answer is not ended by a token.
+fn request(tiny: &Tiny, prompt: usize, new: usize, form: usize, seed: u64) -> GenerateRequest {
+    let draw = Draw {
+        temperature: 1.5,
+        top_k: None,
+        top_p: 0.95,
+        min_p: 0.0,
+        typical_p: 1.0,
+        seed,
+        generator: if seed == 0 { Generator::Torch } else { Generator::Counter },
+    };
+    let greedy = GenerateRequest {
+        max_new_tokens: NonZeroUsize::new(new).unwrap(),
+        ..tiny.prompts[prompt % tiny.prompts.len()].clone()
+    };
+    let samples = NonZeroUsize::new(2).unwrap();
+    let drawn = Sampling { choice: Choice::Draw(draw), ..Sampling::GREEDY };
+    let search = BeamSearch { beams: 3, length_penalty: 1.0, early_stopping: EarlyStopping::Heuristic };
+    match form {
+        0 => greedy,
+        1 => GenerateRequest { sampling: Sampling { repetition_penalty: 1.3, ..Sampling::GREEDY }, ..greedy },
+        2 => GenerateRequest { sampling: drawn, samples, ..greedy },
+        _ => GenerateRequest { beam_search: Some(search), samples, logprobs: None, ..greedy },
+    }
+}
+
+/// What happens between two steps: a request, or so many steps, or features.
+#[derive(Clone, Debug)]
+enum Happening {
+    Start { prompt: usize, new: usize, form: usize, seed: u64 },
+    Leave(usize),
+    Bring,
+    Steps(usize),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        4 => (0usize..4, 1usize..10, 0usize..4, 0u64..2)
+            .prop_map(|(prompt, new, form, seed)| Happening::Start { prompt, new, form, seed }),
+        1 => (0usize..100).prop_map(Happening::Leave),
+        3 => Just(Happening::Bring),
+        4 => (1usize..5).prop_map(Happening::Steps),
+    ]
+}
+
+/// Runs happenings and compares each answer with that of the request alone; returns how often somebody was preempted.
+fn compare(tiny: &Tiny, happenings: &[Happening], step_rows: usize, blocks: usize) -> u64 {
+    let limits = Limits { step_rows, ..tiny.limits(blocks) };
+    let mut bench = tiny.engine(limits);
+    let mut open: Vec<(GenerateRequest, Option<Events>)> = Vec::new();
+    for happening in happenings {
+        match *happening {
+            Happening::Start { prompt, new, form, seed } => {
+                let request = request(tiny, prompt, new, form, seed);
+                if limits.check(&request).is_ok() {
+                    let events = bench.start(request.clone());
+                    open.push((request, Some(events)));
+                }
+            }
+            Happening::Leave(n) if !open.is_empty() => {
+                let n = n % open.len();
+                open[n].1 = None;
+            }
+            Happening::Bring => bench.bring(),
+            Happening::Steps(n) => bench.steps(n),
+            Happening::Leave(_) => {}
+        }
+    }
+    bench.run_to_the_end();
+    for (request, events) in open {
+        if let Some(mut events) = events {
+            assert_eq!(hear(&mut events), tiny.alone(&request));
+        }
+    }
+    bench.engine.scheduler().preemptions()
+}
+
+fn schedules(family: &str, cases: u32) {
+    let tiny = Tiny::load(family);
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let longest = tiny.prompts.iter().map(|prompt| prompt.token_ids.len()).max().unwrap().div_ceil(32);
+    let strategy = (prop::collection::vec(happening(), 1..16), 1usize..200, longest + 1..longest * 3);
+    let preemptions = std::cell::Cell::new(0);
+    let run = runner.run(&strategy, |(happenings, step_rows, blocks)| {
+        preemptions.set(preemptions.get() + compare(&tiny, &happenings, step_rows, blocks));
+        Ok(())
+    });
+    run.unwrap();
+    println!("{family}: {cases} schedules, {} preemptions", preemptions.get());
+    assert!(preemptions.get() > 0, "blocks never ran out");
+}
+
+#[test]
+fn answers_do_not_depend_on_the_schedule_with_grouped_queries() {
+    schedules("mistral", 500);
+}
+
+#[test]
+fn answers_do_not_depend_on_the_schedule_with_biases() {
+    schedules("qwen2", 250);
+}
+
+#[test]
+fn answers_do_not_depend_on_the_schedule_with_one_key_head() {
+    schedules("yi", 250);
+}
+
+#[test]
+fn a_second_question_about_an_image_gives_what_a_fresh_one_gives() {
+    let tiny = Tiny::load("llama3");
+    let mut bench = tiny.engine(tiny.limits(200));
+    let asked = request(&tiny, 0, 8, 0, 0);
+    let mut longer = asked.clone();
+    longer.token_ids.extend([7, 8, 9]);
+    let mut first = bench.start(asked.clone());
+    bench.run_to_the_end();
+    assert_eq!(hear(&mut first), tiny.alone(&asked));
+    for question in [longer, asked] {
+        let mut again = bench.start(question.clone());
+        bench.run_to_the_end();
+        assert_eq!(hear(&mut again), tiny.alone(&question));
+    }
+    // Two full blocks of 94 positions, twice.
+    assert_eq!(bench.engine.counters().reused_positions, 128);
+}
