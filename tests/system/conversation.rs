@@ -26,7 +26,8 @@ impl Reply {
             assert_eq!(finished, None, "nothing follows Finished");
             match response.try_into()? {
                 Event::Started(_) => panic!("Started comes once"),
-                Event::Delta { text: more, token_ids: new } => {
+                Event::PromptLogprobs(_) => panic!("log-probabilities were not asked for"),
+                Event::Delta { text: more, token_ids: new, .. } => {
                     text.push_str(&more);
                     token_ids.extend(new);
                 }

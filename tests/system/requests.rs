@@ -67,7 +67,17 @@ prop_compose! {
         max_tokens: Option<u32>, temperature: Option<f32>, top_k: Option<u32>, top_p: Option<f32>, min_p: Option<f32>,
         repetition_penalty: Option<f32>, seed: Option<u64>, stop in prop::collection::vec(any::<String>(), 0..20),
     ) -> gateway::GenerationSettings {
-        gateway::GenerationSettings { max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop }
+        gateway::GenerationSettings {
+            max_tokens,
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            repetition_penalty,
+            seed,
+            stop,
+            ..gateway::GenerationSettings::default()
+        }
     }
 }
 

@@ -58,8 +58,8 @@ impl Handler {
         let preparing = self.tasks.spawn_blocking(move || preparer.prepare(request, Pools { fingerprint, context }));
         let preparing = async { preparing.await.map_err(|_| crashed())? };
         let prepared = deadline.bound("the request was being prepared", preparing).await?;
-        let detokenizer = self.preparer.prompter.detokenizer();
-        Ok(Answer { request_id, received, deadline, upstream: self.upstream.clone(), detokenizer, prepared })
+        let (upstream, preparer) = (self.upstream.clone(), self.preparer.clone());
+        Ok(Answer { request_id, received, deadline, upstream, preparer, prepared })
     }
 }
 

@@ -1,12 +1,15 @@
 //! The gateway: conversations with images in, streamed text out.
 //!
-//! `grpc` speaks the contract, `prepare` turns a conversation into a prompt and image keys, `answer` runs both legs and
-//! turns tokens into text, `upstream` knows the two pools.
+//! `grpc` speaks the contract, `prepare` turns a conversation into a prompt and image keys with the settings in force
+//! (`defaults`), `answer` runs both legs (`encoding`, and one `sample` or more of which tokens become text), `upstream`
+//! knows the two pools.
 
 mod answer;
 mod defaults;
+mod encoding;
 mod grpc;
 mod prepare;
+mod sample;
 mod service;
 mod settings;
 mod upstream;

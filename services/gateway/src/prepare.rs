@@ -1,18 +1,15 @@
 //! From a conversation to what the pools need: keys and plans of the images, the prompt, generation settings.
 
-use std::num::NonZeroUsize;
-
 use bytes::Bytes;
 use tessera_anyres::{Geometry, Plan};
 use tessera_api::gateway::{self, GenerateRequest};
-use tessera_api::language::Sampling;
 use tessera_api::{Error, Result};
 use tessera_checkpoint::{Checkpoint, GenerationDefaults};
 use tessera_embedding::{EncoderFingerprint, ImageKey};
 use tessera_image::ImageSettings;
 use tessera_prompt::{Message, Part, Prompt, PromptError, Prompter, Role};
 
-use crate::defaults;
+use crate::defaults::{self, Generation, Lengths, Room};
 use crate::settings::{LimitSettings, Settings};
 
 /// What preparing needs of the checkpoint and the settings.
@@ -39,11 +36,10 @@ pub(crate) struct Pools {
 pub(crate) struct Prepared {
     pub(crate) prompt: Prompt,
     pub(crate) images: Vec<PreparedImage>,
-    pub(crate) sampling: Sampling,
-    pub(crate) seed: u64,
-    pub(crate) max_new_tokens: NonZeroUsize,
-    pub(crate) end_token_ids: Vec<u32>,
-    pub(crate) stop: Vec<String>,
+    pub(crate) generation: Generation,
+    pub(crate) lengths: Lengths,
+    /// As the client gave them, for what needs no default.
+    pub(crate) settings: gateway::Settings,
 }
 
 /// An image of a request.
@@ -77,7 +73,7 @@ impl Preparer {
     /// `Invalid`, with the path of the field that is at fault.
     pub(crate) fn prepare(&self, request: GenerateRequest, pools: Pools) -> Result<Prepared> {
         let GenerateRequest { messages, settings, .. } = request;
-        let (sampling, seed) = defaults::sampling(&settings, &self.generation)?;
+        let generation = defaults::generation(&settings, &self.generation)?;
         let (messages, files) = split(messages);
         if files.len() > self.limits.images {
             let (found, limit) = (files.len(), self.limits.images);
@@ -94,15 +90,9 @@ impl Preparer {
             .prompter
             .prompt(&messages, &counts)
             .map_err(|error| Error::field(error.reason(), "messages", sources(&error)))?;
-        let max_new_tokens = defaults::max_new_tokens(
-            &settings,
-            &self.generation,
-            self.limits.default_max_tokens,
-            prompt.ids.len(),
-            pools.context,
-        )?;
-        let end_token_ids = self.generation.eos_ids.clone();
-        Ok(Prepared { prompt, images, sampling, seed, max_new_tokens, end_token_ids, stop: settings.stop })
+        let room = Room { default: self.limits.default_max_tokens, prompt: prompt.ids.len(), context: pools.context };
+        let lengths = defaults::lengths(&settings, &self.generation, room)?;
+        Ok(Prepared { prompt, images, generation, lengths, settings })
     }
 
     fn image(&self, field: String, file: Bytes, fingerprint: &EncoderFingerprint) -> Result<PreparedImage> {

@@ -46,9 +46,11 @@ pub async fn build(settings: Settings) -> Result<Service, BuildError> {
     });
     let (checkpoint, preparer) = reading.await.map_err(|_| BuildError::Interrupted)??;
     let upstream = Upstream::new(&settings.vision, &settings.language, checkpoint.model.image_token_id)?;
+    let upstream = Arc::new(upstream);
+    upstream.watch(&tasks);
     let handler = Handler {
         preparer: Arc::new(preparer),
-        upstream: Arc::new(upstream),
+        upstream,
         admission: Arc::new(Semaphore::new(settings.limits.requests)),
         limits: settings.limits.clone(),
         tasks: tasks.clone(),

@@ -1,6 +1,9 @@
 //! The two pools: which worker gets what, and the calls.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod balance;
+mod watch;
+
+use std::sync::Arc;
 
 use tessera_api::language::{self, Event, GenerateRequest};
 use tessera_api::proto::language::v1 as language_proto;
@@ -14,13 +17,18 @@ use tessera_rpc::{Deadline, client};
 use tokio::sync::RwLock;
 use tonic::transport::Channel;
 
+use balance::{Balance, Placed};
+
+/// Largest event of a sequence: log-probabilities of a long prompt.
+const MAX_EVENT_BYTES: usize = 64 << 20;
+
 /// Workers by URL. Channels connect when they are first used.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     vision: Vec<Worker>,
     language: Vec<Worker>,
-    /// Language worker whose turn it is.
-    turn: AtomicUsize,
+    /// Which language worker gets the next sequence.
+    balance: Arc<Balance>,
     /// What the vision pool said it encodes with; asked for again after a worker disagreed.
     fingerprint: RwLock<Option<EncoderFingerprint>>,
     /// Longest sequence that the language pool said it takes.
@@ -39,6 +47,8 @@ struct Worker {
 pub(crate) struct Events {
     url: String,
     stream: tonic::Streaming<language_proto::GenerateResponse>,
+    /// Counts the sequence while it lasts.
+    _placed: Placed,
 }
 
 impl Upstream {
@@ -54,7 +64,7 @@ impl Upstream {
         Ok(Self {
             vision: workers(vision)?,
             language: workers(language)?,
-            turn: AtomicUsize::new(0),
+            balance: Arc::new(Balance::new(language.len())),
             fingerprint: RwLock::new(None),
             context: RwLock::new(None),
             image_token_id,
@@ -148,23 +158,30 @@ impl Upstream {
         }
     }
 
-    /// Starts a sequence on the language worker whose turn it is.
+    /// Starts a sequence on the language worker with the least expected wait.
     ///
     /// # Errors
     /// The worker's.
     pub(crate) async fn generate(&self, request: GenerateRequest, deadline: Deadline) -> Result<Events> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let worker = &self.language[turn % self.language.len()];
-        let mut client = LanguageWorkerClient::new(worker.channel.clone());
+        let placed = self.balance.place();
+        let worker = &self.language[placed.worker];
+        let mut client = LanguageWorkerClient::new(worker.channel.clone()).max_decoding_message_size(MAX_EVENT_BYTES);
         match client.generate(deadline.request(request.into())).await {
-            Ok(response) => Ok(Events { url: worker.url.clone(), stream: response.into_inner() }),
-            Err(status) => Err(unreachable("language", &worker.url, status.into())),
+            Ok(response) => Ok(Events { url: worker.url.clone(), stream: response.into_inner(), _placed: placed }),
+            Err(status) => {
+                let error = unreachable("language", &worker.url, status.into());
+                if error.reason == "UNREACHABLE" {
+                    // Until it reports again.
+                    self.balance.lose(placed.worker);
+                }
+                Err(error)
+            }
         }
     }
 }
 
 impl Events {
-    /// Returns the next event; the last one is `Finished`.
+    /// Returns the next event; the last one is the last sample's `Finished`.
     ///
     /// # Errors
     /// The worker's, and `Unavailable` when the stream ends too early.

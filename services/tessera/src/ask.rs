@@ -1,11 +1,8 @@
-//! `tessera ask`: one question, a streamed answer.
+//! `tessera ask`: one question; an answer that is streamed, or several.
 
-use std::time::Duration;
+use tessera_api::gateway::{Event, GenerateRequest, Message, Part, Role};
 
-use serde_json::{Value, json};
-use tessera_api::gateway::{Event, Finished, GenerateRequest, Message, Part, Role, Settings};
-use tessera_api::language::FinishReason;
-
+use crate::answers::Answers;
 use crate::cli::Ask;
 use crate::cluster::{Addresses, Cluster};
 use crate::model::{EMBEDDED_NOTE, Model};
@@ -40,40 +37,33 @@ fn request(ask: &Ask) -> anyhow::Result<GenerateRequest> {
     parts.push(Part::Text(ask.prompt.clone()));
     let system = ask.system.iter().map(|text| Message { role: Role::System, parts: vec![Part::Text(text.clone())] });
     let messages = system.chain([Message { role: Role::User, parts }]).collect();
-    let settings = Settings {
-        max_tokens: ask.max_tokens,
-        temperature: ask.temperature,
-        top_p: ask.top_p,
-        seed: ask.seed,
-        ..Settings::default()
-    };
-    Ok(GenerateRequest { request_id: String::new(), messages, settings })
+    Ok(GenerateRequest { request_id: String::new(), messages, settings: ask.settings.settings()? })
 }
 
-/// Streams the answer as text, or collects it into one JSON object.
+/// Streams the one answer as text, or shows what came once all of it is there: several answers, or JSON.
 async fn show(url: &str, request: GenerateRequest, json: bool) -> anyhow::Result<()> {
     let waiting = Waiting::new("looking and thinking");
-    let mut answer = awaited(&waiting, client::generate(url, request)).await?;
-    let (mut text, mut ids, mut seed) = (String::new(), Vec::new(), 0);
-    while let Some(event) = awaited(&waiting, answer.next()).await? {
-        match event {
-            Event::Started(started) => seed = started.seed,
-            Event::Delta { text: piece, token_ids } => {
-                if !json {
-                    waiting.end();
-                    output::text(&piece)?;
-                }
-                text.push_str(&piece);
-                ids.extend(token_ids);
-            }
-            Event::Finished(finished) => {
-                waiting.end();
-                let last = if json { format!("{:#}\n", object(&text, &ids, seed, &finished)) } else { "\n".into() };
-                return Ok(output::text(&last)?);
-            }
+    let streams = !json && request.settings.samples.is_none_or(|samples| samples.get() == 1);
+    let mut answers = Answers::default();
+    let mut events = awaited(&waiting, client::generate(url, request)).await?;
+    while let Some(event) = awaited(&waiting, events.next()).await? {
+        if let Event::Delta { sample: 0, text, .. } = &event
+            && streams
+        {
+            waiting.end();
+            output::text(text)?;
         }
+        answers.take(event);
     }
-    anyhow::bail!("the gateway ended the answer too early; ask again")
+    waiting.end();
+    anyhow::ensure!(answers.are_whole(), "the gateway ended the answer too early; ask again");
+    let last = match (json, streams) {
+        (true, _) => format!("{:#}\n", answers.json()),
+        // A checkpoint may make more than was asked for.
+        (false, true) => format!("\n{}{}", answers.table(), answers.headed(1)),
+        (false, false) => answers.headed(0),
+    };
+    Ok(output::text(&last)?)
 }
 
 /// Waits for something while a spinner turns.
@@ -86,38 +76,4 @@ async fn awaited<T>(waiting: &Waiting, future: impl Future<Output = T>) -> T {
             () = waiting.turn() => {}
         }
     }
-}
-
-fn object(text: &str, ids: &[u32], seed: u64, finished: &Finished) -> Value {
-    let Finished { reason, usage, timings } = finished;
-    let reason = match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::Deadline => "deadline",
-    };
-    json!({
-        "text": text,
-        "token_ids": ids,
-        "finish_reason": reason,
-        "seed": seed,
-        "usage": {
-            "prompt_tokens": usage.prompt_tokens,
-            "image_tokens": usage.image_tokens,
-            "completion_tokens": usage.completion_tokens,
-        },
-        "timings": {
-            "prepare": milliseconds(timings.prepare),
-            "encode": milliseconds(timings.encode),
-            "queue": milliseconds(timings.queue),
-            "prefill": milliseconds(timings.prefill),
-            "decode": milliseconds(timings.decode),
-            "first_token": milliseconds(timings.first_token),
-            "total": milliseconds(timings.total),
-        },
-    })
-}
-
-/// With three decimals, as the wire carries microseconds.
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_micros() as f64 / 1000.0
 }

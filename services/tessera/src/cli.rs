@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use tessera_tensor::DType;
 
+use crate::settings::SettingFlags;
+
 /// Asks LLaVA-NeXT vision-language models about pictures: a gateway, a vision and a language worker over gRPC.
 #[derive(Debug, Parser)]
 #[command(name = "tessera", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
@@ -23,13 +25,14 @@ Examples:
   tessera ask --model ./llava-v1.6-mistral-7b-hf --image a.png --image b.png \"What differs?\"
   tessera up --model ./llava-v1.6-mistral-7b-hf
   tessera ask --server http://127.0.0.1:50051 --json --image photo.jpg \"How many people?\"
+  tessera ask --image photo.jpg --choice yes --choice no \"Is anybody smiling?\"
   tessera inspect --json photo.jpg";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Ask about images; the answer is streamed
-    Ask(Ask),
+    Ask(Box<Ask>),
     /// Run all three services in this process until interrupted
     Up(Up),
     /// Show how images are cut into tiles, without a model's weights
@@ -56,21 +59,11 @@ pub(crate) struct Ask {
     /// Instructions in front of the question
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,
-    /// New tokens at most
-    #[arg(long, value_name = "N")]
-    pub(crate) max_tokens: Option<u32>,
-    /// 0 is greedy, which is the default unless the checkpoint says otherwise
-    #[arg(long, value_name = "T")]
-    pub(crate) temperature: Option<f32>,
-    /// Sample among the likeliest whose probabilities reach this sum
-    #[arg(long, value_name = "P")]
-    pub(crate) top_p: Option<f32>,
-    /// Equal seeds give equal answers
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
-    /// Print one JSON object at the end instead of streaming text
+    /// Print one JSON object at the end instead of streaming text, or an array of them for several samples
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) settings: SettingFlags,
 }
 
 /// Run all three services in this process until interrupted.

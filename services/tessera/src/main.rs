@@ -1,5 +1,6 @@
 //! Tessera on one machine: the command-line program.
 
+mod answers;
 mod ask;
 mod cli;
 mod client;
@@ -8,6 +9,7 @@ mod files;
 mod inspect;
 mod model;
 mod output;
+mod settings;
 mod up;
 
 use std::process::ExitCode;
@@ -39,7 +41,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     tessera_telemetry::init(&LogSettings { filter, ..LogSettings::default() })?;
     match cli.command {
         Command::Ask(ask) => tokio::select! {
-            answered = ask::run(ask) => answered.map(|()| ExitCode::SUCCESS),
+            answered = ask::run(*ask) => answered.map(|()| ExitCode::SUCCESS),
             signal = tessera_rpc::interrupted() => {
                 signal?;
                 Ok(ExitCode::from(INTERRUPTED))

@@ -1,5 +1,6 @@
 //! Domain types of `Gateway`: conversations in, events out.
 
+mod settings;
 mod wire;
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tessera_anyres::ImageSize;
 use tessera_embedding::ImageKey;
 
 pub use crate::language::FinishReason;
+pub use settings::{BeamSettings, Settings};
 
 /// Stop strings that one request may name.
 pub const MAX_STOP_STRINGS: usize = 16;
@@ -60,40 +62,26 @@ pub enum Part {
     Image(Bytes),
 }
 
-/// Generation settings as the client gave them; what is `None` is decided by the checkpoint, then by defaults.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Settings {
-    /// New tokens at most; at least 1.
-    pub max_tokens: Option<u32>,
-    /// 0 is greedy.
-    pub temperature: Option<f32>,
-    /// 0 keeps all.
-    pub top_k: Option<u32>,
-    /// In (0, 1].
-    pub top_p: Option<f32>,
-    /// In [0, 1].
-    pub min_p: Option<f32>,
-    /// Above 0.
-    pub repetition_penalty: Option<f32>,
-    /// Equal seeds give equal answers.
-    pub seed: Option<u64>,
-    /// Strings that end the answer; none empty.
-    pub stop: Vec<String>,
-}
-
-/// What comes back: one `Started`, any number of `Delta`, one `Finished`.
+/// What comes back: one `Started`, `PromptLogprobs` if they were asked for, any number of `Delta` and one `Finished` for
+/// every sample.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The request was admitted.
     Started(Started),
-    /// More of the answer.
+    /// More of the prompt's positions but the first, in order.
+    PromptLogprobs(Vec<Logprobs>),
+    /// More of an answer.
     Delta {
+        /// Whose, from 0.
+        sample: usize,
         /// Whole characters.
         text: String,
         /// New ids, special tokens included.
         token_ids: Vec<u32>,
+        /// As many as ids, or none when they were not asked for.
+        logprobs: Vec<Logprobs>,
     },
-    /// The end.
+    /// The end of a sample.
     Finished(Finished),
 }
 
@@ -125,9 +113,31 @@ pub struct ImagePlan {
     pub image_tokens: usize,
 }
 
-/// How a request ended.
+/// Natural logarithms of probabilities at one place, as the model gives them, before any setting is applied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logprobs {
+    /// Of the token that stands there.
+    pub chosen: TokenLogprob,
+    /// Of the likeliest tokens, likeliest first.
+    pub likeliest: Vec<TokenLogprob>,
+}
+
+/// Log-probability of one token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprob {
+    /// Its id.
+    pub token_id: u32,
+    /// The token by itself.
+    pub text: String,
+    /// Natural logarithm.
+    pub logprob: f32,
+}
+
+/// How a sample ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finished {
+    /// Whose, from 0.
+    pub sample: usize,
     /// Why.
     pub reason: FinishReason,
     /// What it used.
@@ -136,7 +146,7 @@ pub struct Finished {
     pub timings: Timings,
 }
 
-/// Tokens of a request.
+/// Tokens of a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Tokens of the prompt, images included.
@@ -145,6 +155,8 @@ pub struct Usage {
     pub image_tokens: usize,
     /// New tokens, the end token included.
     pub completion_tokens: usize,
+    /// Those of the prompt that were not computed; `None` where a stop string ended the sample.
+    pub reused_tokens: Option<usize>,
 }
 
 /// Where the time went, seen from the gateway.

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::CheckpointError;
 use crate::json::{File, Section};
 use crate::text::Family;
@@ -31,7 +33,75 @@ pub struct GenerationDefaults {
     pub max_length: Option<usize>,
     /// Longest answer in tokens; goes before `max_length`.
     pub max_new_tokens: Option<usize>,
+    /// Probability mass of the most typical ids that is kept, above 0 and at most 1.
+    pub typical_p: Option<f64>,
+    /// No run of so many ids occurs twice; 0 is off.
+    pub no_repeat_ngram: Option<usize>,
+    /// Shortest prompt and answer together: no end id occurs before.
+    pub min_length: Option<usize>,
+    /// Shortest answer in tokens; goes before `min_length`.
+    pub min_new_tokens: Option<usize>,
+    /// Beams of a search; 1 is none.
+    pub num_beams: Option<usize>,
+    /// Power of the length that divides a beam's score.
+    pub length_penalty: Option<f64>,
+    /// When a search ends that has enough finished answers.
+    pub early_stopping: Option<EarlyStopping>,
+    /// Answers to one prompt.
+    pub num_return_sequences: Option<usize>,
+    /// Runs of ids that never occur; none is empty.
+    pub bad_words: Option<Vec<Vec<u32>>>,
+    /// Ids that never occur.
+    pub suppress_tokens: Option<Vec<u32>>,
 }
+
+/// When a beam search ends that has enough finished answers (`early_stopping`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EarlyStopping {
+    /// `false`: when no running beam promises to be better.
+    Heuristic,
+    /// `true`: at once.
+    Always,
+    /// `"never"`: when it is certain that none can be better.
+    Never,
+}
+
+/// A value at which a key does nothing.
+#[derive(Clone, Copy, Debug)]
+enum Neutral {
+    Nothing,
+    Zero,
+    One,
+    False,
+}
+
+/// Keys that change what the reference generates and that Tessera has no code for, each with the value at which it does
+/// nothing. Whoever finds one away from there must say so: an answer without it would be another one.
+const UNSUPPORTED: [(&str, Neutral); 23] = [
+    ("begin_suppress_tokens", Neutral::Nothing),
+    ("constraints", Neutral::Nothing),
+    ("diversity_penalty", Neutral::Zero),
+    ("dola_layers", Neutral::Nothing),
+    ("encoder_no_repeat_ngram_size", Neutral::Zero),
+    ("encoder_repetition_penalty", Neutral::One),
+    ("epsilon_cutoff", Neutral::Zero),
+    ("eta_cutoff", Neutral::Zero),
+    ("exponential_decay_length_penalty", Neutral::Nothing),
+    ("force_words_ids", Neutral::Nothing),
+    ("forced_bos_token_id", Neutral::Nothing),
+    ("forced_eos_token_id", Neutral::Nothing),
+    ("guidance_scale", Neutral::One),
+    ("max_time", Neutral::Nothing),
+    ("num_beam_groups", Neutral::One),
+    ("penalty_alpha", Neutral::Zero),
+    ("remove_invalid_values", Neutral::False),
+    ("renormalize_logits", Neutral::False),
+    ("sequence_bias", Neutral::Nothing),
+    ("stop_strings", Neutral::Nothing),
+    ("token_healing", Neutral::False),
+    ("top_h", Neutral::Nothing),
+    ("watermarking_config", Neutral::Nothing),
+];
 
 impl GenerationDefaults {
     /// Reads `generation_config.json`. Without the file the reference looks for the same keys in `config.json`, first
@@ -42,11 +112,16 @@ impl GenerationDefaults {
         let inner = text.as_ref().map(Self::read_section).transpose()?.unwrap_or_default();
         let mut defaults = match File::find(dir, "generation_config.json")? {
             Some(file) => {
+                refuse_unsupported(&file.root())?;
                 // A file without an end id would let every answer run to its limit.
                 let own = Self::read_section(&file.root())?;
                 Self { eos_ids: if own.eos_ids.is_empty() { inner.eos_ids } else { own.eos_ids.clone() }, ..own }
             }
-            None => Self::read_section(&config_root)?.or(inner).or(Self::of_class(text.as_ref(), family)),
+            None => {
+                refuse_unsupported(&config_root)?;
+                text.as_ref().map_or(Ok(()), refuse_unsupported)?;
+                Self::read_section(&config_root)?.or(inner).or(Self::of_class(text.as_ref(), family))
+            }
         };
         defaults.pad_id = defaults.pad_id.or(defaults.eos_ids.first().copied());
         Ok(defaults)
@@ -65,6 +140,16 @@ impl GenerationDefaults {
             repetition_penalty: section.positive("repetition_penalty")?,
             max_length: section.size("max_length")?,
             max_new_tokens: section.size("max_new_tokens")?,
+            typical_p: section.number("typical_p", "above 0 and at most 1", |number| number > 0.0 && number <= 1.0)?,
+            no_repeat_ngram: section.count("no_repeat_ngram_size")?,
+            min_length: section.count("min_length")?,
+            min_new_tokens: section.count("min_new_tokens")?,
+            num_beams: section.size("num_beams")?,
+            length_penalty: section.number("length_penalty", "a number", |_| true)?,
+            early_stopping: section.read("early_stopping", "true, false or \"never\"", early_stopping)?,
+            num_return_sequences: section.size("num_return_sequences")?,
+            bad_words: section.token_runs("bad_words_ids")?,
+            suppress_tokens: section.ids("suppress_tokens")?,
         })
     }
 
@@ -93,6 +178,54 @@ impl GenerationDefaults {
             repetition_penalty: self.repetition_penalty.or(other.repetition_penalty),
             max_length: self.max_length.or(other.max_length),
             max_new_tokens: self.max_new_tokens.or(other.max_new_tokens),
+            typical_p: self.typical_p.or(other.typical_p),
+            no_repeat_ngram: self.no_repeat_ngram.or(other.no_repeat_ngram),
+            min_length: self.min_length.or(other.min_length),
+            min_new_tokens: self.min_new_tokens.or(other.min_new_tokens),
+            num_beams: self.num_beams.or(other.num_beams),
+            length_penalty: self.length_penalty.or(other.length_penalty),
+            early_stopping: self.early_stopping.or(other.early_stopping),
+            num_return_sequences: self.num_return_sequences.or(other.num_return_sequences),
+            bad_words: self.bad_words.or(other.bad_words),
+            suppress_tokens: self.suppress_tokens.or(other.suppress_tokens),
         }
+    }
+}
+
+impl Neutral {
+    fn is(self, value: &Value) -> bool {
+        match self {
+            Self::Nothing => value.as_array().is_some_and(Vec::is_empty),
+            Self::Zero => value.as_f64() == Some(0.0),
+            Self::One => value.as_f64() == Some(1.0),
+            Self::False => value.as_bool() == Some(false),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "none",
+            Self::Zero => "0",
+            Self::One => "1",
+            Self::False => "false",
+        }
+    }
+}
+
+fn refuse_unsupported(section: &Section<'_>) -> Result<(), CheckpointError> {
+    for (key, neutral) in UNSUPPORTED {
+        if section.value(key).is_some_and(|value| !neutral.is(value)) {
+            return Err(section.unsupported(key, neutral.name()));
+        }
+    }
+    Ok(())
+}
+
+fn early_stopping(value: &Value) -> Option<EarlyStopping> {
+    match value {
+        Value::Bool(false) => Some(EarlyStopping::Heuristic),
+        Value::Bool(true) => Some(EarlyStopping::Always),
+        Value::String(word) if word == "never" => Some(EarlyStopping::Never),
+        _ => None,
     }
 }

@@ -130,6 +130,14 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// Reads runs of token ids, none of them empty.
+    pub(crate) fn token_runs(&self, key: &str) -> Result<Option<Vec<Vec<u32>>>, CheckpointError> {
+        self.read(key, "a list of lists of token ids", |value| {
+            let run = |run: &Value| run.as_array().filter(|ids| !ids.is_empty())?.iter().map(as_id).collect();
+            value.as_array()?.iter().map(run).collect()
+        })
+    }
+
     /// Reads integers: one, or a list.
     pub(crate) fn integers(&self, key: &str) -> Result<Option<Vec<i64>>, CheckpointError> {
         self.read(key, "an integer or a list of them", |value| match value {
@@ -212,7 +220,8 @@ impl<'a> Section<'a> {
         self.invalid(key, &value.to_string(), &format!("a divisor of {other_key}, {other}"))
     }
 
-    fn read<T>(
+    /// Reads a value that `convert` understands.
+    pub(crate) fn read<T>(
         &self,
         key: &str,
         expected: &str,

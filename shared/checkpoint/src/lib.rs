@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use tessera_anyres::Geometry;
 
 pub use crate::error::{CheckpointError, Setting};
-pub use crate::generation::GenerationDefaults;
+pub use crate::generation::{EarlyStopping, GenerationDefaults};
 pub use crate::model::{FeatureSelect, ModelConfig};
 pub use crate::processor::{ImageProcessorConfig, ProcessorConfig};
 pub use crate::text::{Family, TextConfig};

@@ -3,16 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    Event, FinishReason, Finished, GenerateRequest, ImagePlan, MAX_STOP_STRINGS, Message, Part, Role, Settings,
-    Started, Timings, Usage,
+    Event, FinishReason, Finished, GenerateRequest, ImagePlan, Logprobs, Message, Part, Role, Started, Timings,
+    TokenLogprob, Usage,
 };
-use crate::convert::{self, micros, missing, out_of_range};
+use crate::convert::{self, count, micros, missing};
 use crate::error::{Error, Result};
 use crate::proto::gateway::v1 as proto;
-
-fn count(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
-}
 
 impl TryFrom<proto::GenerateRequest> for GenerateRequest {
     type Error = Error;
@@ -57,53 +53,11 @@ fn read_message(index: usize, message: proto::Message) -> Result<Message> {
     Ok(Message { role, parts })
 }
 
-impl TryFrom<proto::GenerationSettings> for Settings {
-    type Error = Error;
-
-    fn try_from(settings: proto::GenerationSettings) -> Result<Self> {
-        let stop = &settings.stop;
-        if stop.len() > MAX_STOP_STRINGS {
-            return Err(out_of_range("settings.stop", stop.len(), &format!("at most {MAX_STOP_STRINGS} strings")));
-        }
-        if let Some(index) = stop.iter().position(String::is_empty) {
-            return Err(Error::field("STOP_EMPTY", format!("settings.stop[{index}]"), "is empty"));
-        }
-        if settings.max_tokens == Some(0) {
-            return Err(out_of_range("settings.max_tokens", 0, "at least 1"));
-        }
-        if let Some(temperature) = settings.temperature
-            && !(temperature >= 0.0 && temperature.is_finite())
-        {
-            return Err(out_of_range("settings.temperature", temperature, "0 or a number above it"));
-        }
-        Ok(Self {
-            max_tokens: settings.max_tokens,
-            temperature: settings.temperature,
-            top_k: settings.top_k,
-            top_p: settings.top_p,
-            min_p: settings.min_p,
-            repetition_penalty: settings.repetition_penalty,
-            seed: settings.seed,
-            stop: settings.stop,
-        })
-    }
-}
-
 impl From<GenerateRequest> for proto::GenerateRequest {
     fn from(request: GenerateRequest) -> Self {
-        let settings = request.settings;
         Self {
             messages: request.messages.into_iter().map(Into::into).collect(),
-            settings: Some(proto::GenerationSettings {
-                max_tokens: settings.max_tokens,
-                temperature: settings.temperature,
-                top_k: settings.top_k,
-                top_p: settings.top_p,
-                min_p: settings.min_p,
-                repetition_penalty: settings.repetition_penalty,
-                seed: settings.seed,
-                stop: settings.stop,
-            }),
+            settings: Some(request.settings.into()),
             request_id: request.request_id,
         }
     }
@@ -133,7 +87,15 @@ impl From<Event> for proto::GenerateResponse {
         Self {
             event: Some(match event {
                 Event::Started(started) => Wire::Started(started.into()),
-                Event::Delta { text, token_ids } => Wire::Delta(proto::Delta { text, token_ids }),
+                Event::PromptLogprobs(positions) => Wire::PromptLogprobs(proto::PromptLogprobs {
+                    positions: positions.into_iter().map(Into::into).collect(),
+                }),
+                Event::Delta { sample, text, token_ids, logprobs } => Wire::Delta(proto::Delta {
+                    text,
+                    token_ids,
+                    sample: count(sample),
+                    logprobs: logprobs.into_iter().map(Into::into).collect(),
+                }),
                 Event::Finished(finished) => Wire::Finished(finished.into()),
             }),
         }
@@ -147,9 +109,42 @@ impl TryFrom<proto::GenerateResponse> for Event {
         use proto::generate_response::Event as Wire;
         Ok(match response.event.ok_or_else(|| missing("event"))? {
             Wire::Started(started) => Self::Started(started.try_into()?),
-            Wire::Delta(delta) => Self::Delta { text: delta.text, token_ids: delta.token_ids },
+            Wire::PromptLogprobs(prompt) => Self::PromptLogprobs(read_logprobs("prompt_logprobs", prompt.positions)?),
+            Wire::Delta(delta) => Self::Delta {
+                sample: delta.sample as usize,
+                text: delta.text,
+                token_ids: delta.token_ids,
+                logprobs: read_logprobs("delta.logprobs", delta.logprobs)?,
+            },
             Wire::Finished(finished) => Self::Finished(finished.try_into()?),
         })
+    }
+}
+
+fn read_logprobs(field: &str, places: Vec<proto::Logprobs>) -> Result<Vec<Logprobs>> {
+    let read = |place: proto::Logprobs| {
+        let chosen = place.chosen.ok_or_else(|| missing(&format!("{field}.chosen")))?.into();
+        Ok(Logprobs { chosen, likeliest: place.likeliest.into_iter().map(Into::into).collect() })
+    };
+    places.into_iter().map(read).collect()
+}
+
+impl From<Logprobs> for proto::Logprobs {
+    fn from(logprobs: Logprobs) -> Self {
+        let likeliest = logprobs.likeliest.into_iter().map(Into::into).collect();
+        Self { chosen: Some(logprobs.chosen.into()), likeliest }
+    }
+}
+
+impl From<TokenLogprob> for proto::TokenLogprob {
+    fn from(TokenLogprob { token_id, text, logprob }: TokenLogprob) -> Self {
+        Self { token_id, text, logprob }
+    }
+}
+
+impl From<proto::TokenLogprob> for TokenLogprob {
+    fn from(proto::TokenLogprob { token_id, text, logprob }: proto::TokenLogprob) -> Self {
+        Self { token_id, text, logprob }
     }
 }
 
@@ -210,7 +205,7 @@ impl From<Finished> for proto::Finished {
             FinishReason::Length => proto::FinishReason::Length,
             FinishReason::Deadline => proto::FinishReason::Deadline,
         };
-        let Usage { prompt_tokens, image_tokens, completion_tokens } = finished.usage;
+        let Usage { prompt_tokens, image_tokens, completion_tokens, reused_tokens } = finished.usage;
         let timings = finished.timings;
         Self {
             reason: reason.into(),
@@ -218,6 +213,7 @@ impl From<Finished> for proto::Finished {
                 prompt_tokens: count(prompt_tokens),
                 image_tokens: count(image_tokens),
                 completion_tokens: count(completion_tokens),
+                reused_tokens: reused_tokens.map(count),
             }),
             timings: Some(proto::Timings {
                 prepare_microseconds: micros(timings.prepare),
@@ -229,6 +225,7 @@ impl From<Finished> for proto::Finished {
                 prefill_microseconds: micros(timings.prefill),
                 decode_microseconds: micros(timings.decode),
             }),
+            sample: count(finished.sample),
         }
     }
 }
@@ -246,11 +243,13 @@ impl TryFrom<proto::Finished> for Finished {
         let usage = finished.usage.unwrap_or_default();
         let timings = finished.timings.unwrap_or_default();
         Ok(Self {
+            sample: finished.sample as usize,
             reason,
             usage: Usage {
                 prompt_tokens: usage.prompt_tokens as usize,
                 image_tokens: usage.image_tokens as usize,
                 completion_tokens: usage.completion_tokens as usize,
+                reused_tokens: usage.reused_tokens.map(|tokens| tokens as usize),
             },
             timings: Timings {
                 prepare: Duration::from_micros(timings.prepare_microseconds),
@@ -263,5 +262,33 @@ impl TryFrom<proto::Finished> for Finished {
                 decode: Duration::from_micros(timings.decode_microseconds),
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_survives_the_wire() {
+        let token = |token_id, text: &str, logprob| TokenLogprob { token_id, text: text.into(), logprob };
+        let place = || Logprobs { chosen: token(3, " a", -0.5), likeliest: vec![token(4, "<0x0A>", -0.25)] };
+        let usage = Usage { prompt_tokens: 9, image_tokens: 4, completion_tokens: 2, reused_tokens: Some(0) };
+        let timings = Timings { prepare: Duration::from_micros(7), images_stored_before: 1, ..Timings::default() };
+        for event in [
+            Event::PromptLogprobs(vec![place(), place()]),
+            Event::Delta { sample: 2, text: " a".into(), token_ids: vec![3], logprobs: vec![place()] },
+            Event::Finished(Finished { sample: 2, reason: FinishReason::Deadline, usage, timings }),
+        ] {
+            assert_eq!(Event::try_from(proto::GenerateResponse::from(event.clone())).unwrap(), event);
+        }
+    }
+
+    #[test]
+    fn a_place_without_its_token_is_refused() {
+        let prompt = proto::PromptLogprobs { positions: vec![proto::Logprobs::default()] };
+        let event = proto::generate_response::Event::PromptLogprobs(prompt);
+        let error = Event::try_from(proto::GenerateResponse { event: Some(event) }).unwrap_err();
+        assert_eq!(error.fields[0].field, "prompt_logprobs.chosen");
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Files, hub_config, mistral_text, preprocessor, processor};
-use crate::{Activation, Checkpoint, Family, FeatureSelect, TextConfig};
+use crate::{Activation, Checkpoint, EarlyStopping, Family, FeatureSelect, GenerationDefaults, TextConfig};
 
 fn open(image_token_id: u32, text: &Value) -> Checkpoint {
     Files::hub(hub_config(image_token_id, text)).open().unwrap()
@@ -121,6 +121,32 @@ fn llama3_8b() {
     assert_eq!(generation.eos_ids, [128_001, 128_009]);
     assert_eq!((generation.do_sample, generation.temperature, generation.top_p), (Some(true), Some(0.6), Some(0.9)));
     assert_eq!((generation.top_k, generation.min_p, generation.repetition_penalty), (None, None, None));
+}
+
+#[test]
+fn every_generation_default_that_the_reference_honours_is_read() {
+    let file = json!({
+        "typical_p": 0.9, "no_repeat_ngram_size": 3, "min_length": 5, "min_new_tokens": 2, "num_beams": 4,
+        "length_penalty": -0.5, "early_stopping": "never", "num_return_sequences": 2, "bad_words_ids": [[7], [8, 9]],
+        "suppress_tokens": [10, 11],
+    });
+    let read = Files::hub(hub_config(32_000, &mistral_text())).with("generation_config.json", file).open().unwrap();
+    let expected = GenerationDefaults {
+        eos_ids: read.generation.eos_ids.clone(),
+        pad_id: read.generation.pad_id,
+        typical_p: Some(0.9),
+        no_repeat_ngram: Some(3),
+        min_length: Some(5),
+        min_new_tokens: Some(2),
+        num_beams: Some(4),
+        length_penalty: Some(-0.5),
+        early_stopping: Some(EarlyStopping::Never),
+        num_return_sequences: Some(2),
+        bad_words: Some(vec![vec![7], vec![8, 9]]),
+        suppress_tokens: Some(vec![10, 11]),
+        ..GenerationDefaults::default()
+    };
+    assert_eq!(read.generation, expected);
 }
 
 #[test]

@@ -203,10 +203,35 @@ fn a_wrong_sampling_default_is_named() {
         ("top_p", json!(1.5), "top_p is 1.5, expected above 0 and at most 1"),
         ("temperature", json!(-0.5), "temperature is -0.5, expected a number that is not negative"),
         ("eos_token_id", json!([1, -2]), "eos_token_id is [1,-2], expected a token id or a list of them"),
+        ("typical_p", json!(0), "typical_p is 0, expected above 0 and at most 1"),
+        ("early_stopping", json!("soon"), "early_stopping is \"soon\", expected true, false or \"never\""),
+        ("bad_words_ids", json!([[1], []]), "bad_words_ids is [[1],[]], expected a list of lists of token ids"),
+        ("num_beams", json!(0), "num_beams is 0, expected a number of at least 1"),
     ];
     for (key, value, expected) in cases {
         let files = files().with("generation_config.json", json!({})).set("generation_config.json", key, value);
         assert_eq!(files.refusal(), format!("generation_config.json: {expected}"));
+    }
+}
+
+#[test]
+fn a_generation_key_that_would_be_ignored_is_refused_unless_it_does_nothing() {
+    let with = |key: &str, value: &serde_json::Value| {
+        files().with("generation_config.json", json!({})).set("generation_config.json", key, value.clone())
+    };
+    let cases = [
+        ("guidance_scale", json!(1.5), json!(1.0), "1"),
+        ("epsilon_cutoff", json!(0.1), json!(0.0), "0"),
+        ("forced_eos_token_id", json!(2), json!(null), "none"),
+        ("begin_suppress_tokens", json!([3]), json!([]), "none"),
+        ("stop_strings", json!("end"), json!(null), "none"),
+        ("renormalize_logits", json!(true), json!(false), "false"),
+        ("num_beam_groups", json!(2), json!(1), "1"),
+    ];
+    for (key, value, neutral, supported) in cases {
+        let expected = format!("generation_config.json: {key} is {value}, supported: {supported}");
+        assert_eq!(with(key, &value).refusal(), expected);
+        assert!(with(key, &neutral).open().is_ok(), "{key} {neutral}");
     }
 }
 
