@@ -1,7 +1,6 @@
 //! The three services on loopback ports of this process, and thin clients.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,16 +19,14 @@ use tessera_api::proto::vision::v1::vision_worker_client::VisionWorkerClient;
 use tessera_api::{Error, vision};
 use tessera_checkpoint::Checkpoint;
 use tessera_embedding::{EncoderFingerprint, ImageKey};
-use tessera_rpc::{ServerError, Tasks, client};
 use tessera_testkit::family_dir;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{IntoRequest, Streaming};
 
 use crate::conversation::{Expected, Reply, request};
+use crate::running::Running;
 
 /// Most tests take no longer; one that hangs fails.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -67,46 +64,6 @@ pub(crate) struct Cluster {
     pub(crate) vision: Running,
     pub(crate) language: Running,
     pub(crate) dir: PathBuf,
-}
-
-/// One service that runs.
-pub(crate) struct Running {
-    pub(crate) address: SocketAddr,
-    pub(crate) stop: CancellationToken,
-    serving: JoinHandle<Result<(), ServerError>>,
-}
-
-impl Running {
-    /// Runs a service on a port that the system chooses.
-    async fn start<F>(run: impl FnOnce(TcpListener, CancellationToken) -> F) -> Self
-    where
-        F: Future<Output = Result<(), ServerError>> + Send + 'static,
-    {
-        Self::start_at(([127, 0, 0, 1], 0).into(), run).await
-    }
-
-    async fn start_at<F>(address: SocketAddr, run: impl FnOnce(TcpListener, CancellationToken) -> F) -> Self
-    where
-        F: Future<Output = Result<(), ServerError>> + Send + 'static,
-    {
-        let listener = TcpListener::bind(address).await.unwrap();
-        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let serving = Tasks::default().spawn(run(listener, stop.clone()));
-        Self { address, stop, serving }
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    pub(crate) fn channel(&self) -> Channel {
-        client::channel(&self.url()).unwrap()
-    }
-
-    /// Waits until it has ended, which it must do without an error.
-    pub(crate) async fn ended(&mut self) {
-        (&mut self.serving).await.unwrap().unwrap();
-    }
 }
 
 impl Cluster {

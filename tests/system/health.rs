@@ -5,7 +5,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
 
-use crate::cluster::{Cluster, Running, limited};
+use crate::cluster::{Cluster, limited};
+use crate::running::Running;
 
 async fn serving(service: &Running, name: &str) -> Result<i32, tonic::Code> {
     let request = HealthCheckRequest { service: name.into() };
