@@ -26,6 +26,8 @@ HEADS = {
     "across": 1 + PLACES,
     "down": 1 + PLACES,
 }
+# What the decoder is to know at each place of a second picture: what the first shows there, and what became of it.
+BETWEEN = {"shape": HEADS["shape"], "colour": HEADS["colour"], "change": 4}
 WHOLE = ("index", "row", "column", "rank", "across", "down")
 NAMES = list(HEADS)
 _COLOUR = {name: k + 1 for k, name in enumerate(COLOURS)}
@@ -64,6 +66,16 @@ def spell(picture):
     return classes
 
 
+def compare(first, second):
+    """The classes [heads, ...] of `BETWEEN` from those of two pictures' patches."""
+    shape, colour = NAMES.index("shape"), NAMES.index("colour")
+    before, after = first[shape] > 0, second[shape] > 0
+    same = (first[shape] == second[shape]) & (first[colour] == second[colour])
+    # Nothing, another colour, gone, new.
+    change = np.select([same, before & after, before], [0, 1, 2], 3)
+    return np.stack([first[shape], first[colour], change])
+
+
 class Labels:
     def __init__(self, picture, plan):
         self.plan = plan
@@ -88,7 +100,8 @@ class Labels:
         colours = np.array([0] + [_COLOUR[t.colour] for t in owners])
         self._of("shape")[:] = shapes[cover]
         self._of("colour")[:] = colours[cover]
-        for head, places in (("across", [t.x for t in owners]), ("down", [t.top if picture.bars else t.y for t in owners])):
+        middles = {"across": [t.x for t in owners], "down": [t.top if picture.bars else t.y for t in owners]}
+        for head, places in middles.items():
             parts = np.array([0] + [1 + int(min(max(place, 0), 0.999) * PLACES) for place in places])
             self._of(head)[0] = parts[cover[0]]
 

@@ -10,7 +10,7 @@ import questions
 import tokens
 import world
 from anyres import PER_TILE, TILE, Plan
-from labels import HEADS, IGNORED, Labels, spell
+from labels import BETWEEN, HEADS, IGNORED, Labels, compare, spell
 from questions import Dialogue, Turn
 
 PICTURES = {"scene": 36, "text": 22, "chart": 12, "table": 11, "texture": 2, "pair": 16, "none": 1}
@@ -48,6 +48,8 @@ class Sample:
     segments: np.ndarray
     positions: np.ndarray
     targets: np.ndarray
+    # What is to be known at a second picture's places of the first: [heads of `BETWEEN`, positions].
+    between: np.ndarray
 
 
 def careless(random, question):
@@ -68,7 +70,8 @@ def dialogues(random, kind, pictures, difference):
             )
         return
     if kind == "pair":
-        yield Dialogue("difference", [Turn(random.choice(questions.DIFFER), difference)])
+        for asked in random.sample(questions.DIFFER, 2):
+            yield Dialogue("difference", [Turn(asked, difference)])
         for name, picture in zip(("first", "second"), pictures):
             told = questions.describe(random, picture)
             if told:
@@ -122,9 +125,13 @@ def draw(seed, only_tower=False, short=0.0):
         Labels(picture, plan).classes[:, shown].reshape(len(HEADS), -1) for picture, plan in zip(pictures, plans)
     ]
     bos, ask, end, eos = (tokens.load().token_to_id(name) for name in (tokens.BOS, tokens.ASK, tokens.END, tokens.EOS))
-    rows, offset = [TOKEN + bos, TOKEN + ask], 0
+    rows, offset, between = [TOKEN + bos, TOKEN + ask], 0, np.full((len(BETWEEN), 2), IGNORED)
     for plan, part in zip(plans, tiles):
         layout = plan.layout()[: PER_TILE if only_base else None]
+        places = np.full((len(BETWEEN), len(layout)), IGNORED)
+        if offset:
+            places[:, layout >= 0] = compare(*classes)[:, layout[layout >= 0]]
+        between = np.concatenate([between, places], 1)
         rows += np.where(layout < 0, NEWLINE, layout + offset).tolist()
         offset += len(part) * PER_TILE
     segments, targets = [0] * len(rows), [IGNORED] * len(rows)
@@ -148,6 +155,7 @@ def draw(seed, only_tower=False, short=0.0):
         np.concatenate(tiles) if tiles else empty,
         np.concatenate(classes, 1) if classes else np.zeros((len(HEADS), 0), np.int64),
         *(np.array(part, np.int64) for part in (rows, segments, positions, targets)),
+        between,
     )
 
 
@@ -163,6 +171,7 @@ def batch(samples, spelled=()):
     shape = (len(samples), length)
     rows, positions = np.full(shape, features + 1), np.zeros(shape, np.int64)
     segments, targets = np.full(shape, -1), np.full(shape, IGNORED)
+    between = np.full((len(BETWEEN), *shape), IGNORED)
     for at, sample in enumerate(samples):
         own, size = sample.rows, len(sample.rows)
         rows[at, :size] = np.where(
@@ -173,6 +182,7 @@ def batch(samples, spelled=()):
             sample.segments,
             sample.targets,
         )
+        between[:, at, : sample.between.shape[1]] = sample.between
         offset += len(sample.tiles) * PER_TILE
     segments = torch.from_numpy(segments)
     before = torch.ones(length, length, dtype=torch.bool).tril()
@@ -184,5 +194,6 @@ def batch(samples, spelled=()):
         "rows": torch.from_numpy(rows),
         "positions": torch.from_numpy(positions),
         "targets": torch.from_numpy(targets),
+        "between": torch.from_numpy(between),
         "mask": mask[:, None],
     }

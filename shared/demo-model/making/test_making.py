@@ -14,7 +14,7 @@ import questions
 import tokens
 import world
 from anyres import ACROSS, PER_TILE, Plan
-from labels import NAMES, Labels
+from labels import NAMES, Labels, compare
 
 
 def drawn(kinds=world.KINDS, count=12):
@@ -44,6 +44,16 @@ class World(unittest.TestCase):
             centres = classes[NAMES.index("centre"), 0]
             places = {(int(thing.y * ACROSS), int(thing.x * ACROSS)) for thing in picture.things}
             self.assertEqual(np.count_nonzero(centres), len(places))
+
+    def test_what_differs_between_two_pictures_is_told_patch_by_patch(self):
+        told = {"Nothing": set(), "now": {1}, "gone": {2}, "new": {3}}
+        for seed in range(30):
+            *pictures, difference = world.pair(Random(seed))
+            first, second = (Labels(picture, Plan(*picture.image.size)).classes for picture in pictures)
+            before, _, change = compare(first, second)
+            self.assertTrue(np.array_equal(before, first[NAMES.index("shape")]))
+            expected = next(classes for word, classes in told.items() if word in difference)
+            self.assertEqual(set(change.flatten().tolist()) - {0}, expected, difference)
 
     def test_glyphs_of_a_word_stand_in_their_order(self):
         for _, picture in drawn(("text",), 40):

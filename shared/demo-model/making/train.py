@@ -23,7 +23,7 @@ import samples
 from begin import begin
 from heldout import HELD_OUT
 from labels import IGNORED
-from model import Learner
+from model import Learner, halve
 
 # Batches of a step of the whole: one length each, so that little is padded.
 PARTS = 3
@@ -73,6 +73,7 @@ class Muon(torch.optim.Optimizer):
 
     @staticmethod
     def orthogonal(update, rounds=5):
+        update = update.bfloat16()
         tall = update.shape[-2] > update.shape[-1]
         x = update.transpose(-2, -1) if tall else update
         x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -94,7 +95,7 @@ class Muon(torch.optim.Optimizer):
                     kept = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
                     kept.lerp_(weight.grad, 1 - group["momentum"])
                     grads.append(weight.grad.lerp(kept, group["momentum"]))
-                updates = self.orthogonal(torch.stack(grads).flatten(2))
+                updates = self.orthogonal(torch.stack(grads).flatten(2)).float()
                 scale = 0.2 * max(updates.shape[1:]) ** 0.5
                 for weight, update in zip(weights, updates):
                     weight.mul_(1 - group["lr"] * group["decay"]).add_(update.view(shape), alpha=-group["lr"] * scale)
@@ -110,9 +111,9 @@ def optimizers(learner, rate):
     return Muon(matrices, rate), torch.optim.AdamW(rest, rate, betas=(0.9, 0.98), weight_decay=0.0)
 
 
-def rate_at(step, steps, cooling):
-    """Share of the full rate: a short rise, a plateau, and a straight fall to nothing."""
-    return min(1.0, (step + 1) / 60, max(0.02, (steps - step) / (cooling * steps)))
+def rate_at(step, left, cooling):
+    """Share of the full rate: a short rise, a plateau, and a straight fall to nothing. `left`: the share to come."""
+    return min(1.0, (step + 1) / 60, max(0.02, left / cooling))
 
 
 class Average:
@@ -145,7 +146,7 @@ def start_with(learner, start):
         kept = LlavaNextForConditionalGeneration.from_pretrained(start, dtype=torch.float32)
         learner.llava.load_state_dict(kept.state_dict())
     else:
-        learner.load_state_dict(torch.load(start)["average"])
+        learner.load_state_dict(torch.load(start)["learner"], strict=False)
 
 
 def run(rank, arguments):
@@ -158,6 +159,8 @@ def run(rank, arguments):
     file, first, spent = arguments.folder / f"state-{arguments.stage}.pt", 0, 0.0
     if not file.exists():
         start_with(learner, arguments.start)
+    if arguments.half:
+        halve(learner.llava.model)
     tower_only = arguments.stage == "tower"
     if tower_only:
         for part in (
@@ -180,7 +183,14 @@ def run(rank, arguments):
     batches = DataLoader(draws, batch_size=None, num_workers=arguments.workers, prefetch_factor=6)
     began, history = time.monotonic() - spent, deque(maxlen=20)
     for step, parts in enumerate(batches, first):
-        share = rate_at(step, arguments.steps, arguments.cooling)
+        left = 1 - step / arguments.steps
+        if arguments.minutes:
+            # One process' clock is everybody's.
+            clock = torch.tensor(1 - (time.monotonic() - began) / (60 * arguments.minutes))
+            dist.broadcast(clock, 0)
+            left = min(left, clock.item())
+        last = step + 1 == arguments.steps or left <= 0
+        share = rate_at(step, left, arguments.cooling)
         for optimizer in both:
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("full", group["lr"]) * share
@@ -198,8 +208,11 @@ def run(rank, arguments):
             if not tower_only:
                 weight = int((batch["targets"] != IGNORED).sum()) / asked
                 answer, told = learner.answers(features, batch)
-                total = total + weight * answer
+                differ, known = learner.differences(batch["between"])
+                total = total + weight * answer + arguments.compare * differ / len(parts)
                 figures.update(answers=weight * answer.item(), right=weight * told.item())
+                if known is not None:
+                    figures.update(differ=known.item(), pairs=1)
             total.backward()
         history.append(figures)
         share_gradients(learner, arguments.processes)
@@ -208,11 +221,13 @@ def run(rank, arguments):
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         average.follow(learner, step)
-        if rank == 0 and (step % 20 == 0 or step + 1 == arguments.steps):
-            mean = {name: sum(figures[name] for figures in history) / len(history) for name in figures}
+        if rank == 0 and (step % 20 == 0 or last):
+            mean = {name: sum(figures[name] for figures in history) / len(history) for name in sorted(figures)}
+            if pairs := sum(figures["pairs"] for figures in history):
+                mean["differ"] = sum(figures["differ"] for figures in history) / pairs
             told = " ".join(f"{name} {value:.3f}" for name, value in mean.items())
             print(f"{time.monotonic() - began:6.0f} s step {step} rate {share:.2f} {told}", flush=True)
-        if rank == 0 and ((step + 1) % arguments.keep == 0 or step + 1 == arguments.steps):
+        if rank == 0 and ((step + 1) % arguments.keep == 0 or last):
             state = {
                 "learner": learner.state_dict(),
                 "average": average.model.state_dict(),
@@ -222,6 +237,8 @@ def run(rank, arguments):
             }
             torch.save(state, file.with_suffix(".part"))
             file.with_suffix(".part").replace(file)
+        if last:
+            break
 
 
 def main():
@@ -232,6 +249,9 @@ def main():
         "--start", type=Path, help="the state to begin with, or the folder of a checkpoint, whose heads are lost"
     )
     parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument(
+        "--minutes", type=float, help="end the stage after so long, if that is sooner, and let the rate fall until then"
+    )
     parser.add_argument("--batch", type=int, default=16, help="samples a step")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--cooling", type=float, default=0.3, help="share of the steps over which the rate falls")
@@ -240,6 +260,10 @@ def main():
     parser.add_argument(
         "--see", type=float, default=0.1, help="weight of the tower's own heads while the whole is trained"
     )
+    parser.add_argument(
+        "--compare", type=float, default=0.05, help="weight of the decoder's head that compares two pictures"
+    )
+    parser.add_argument("--half", action="store_true", help="multiply in bf16, which some processors do twice as fast")
     parser.add_argument("--keep", type=int, default=100, help="steps between two states")
     parser.add_argument("--processes", type=int, default=2, help="that share a step's samples; one a core is fastest")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
