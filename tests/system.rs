@@ -1,6 +1,8 @@
 //! The whole system: gateway, vision and language worker in this process, spoken to over gRPC.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails it by panicking")]
 
+#[path = "system/answers.rs"]
+mod answers;
 #[path = "system/cluster.rs"]
 mod cluster;
 #[path = "system/conversation.rs"]
@@ -26,6 +28,10 @@ mod parity;
 mod pools;
 #[path = "system/requests.rs"]
 mod requests;
+#[path = "system/running.rs"]
+mod running;
+#[path = "system/settings.rs"]
+mod settings;
 #[path = "system/store.rs"]
 mod store;
 #[path = "system/streams.rs"]

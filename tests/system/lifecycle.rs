@@ -54,7 +54,7 @@ fn a_client_that_leaves_frees_the_language_worker() {
     limited(async {
         let cluster = Cluster::start("mistral", |settings| {
             // One sequence of the longest kind.
-            settings.language.engine.kv_cache = tessera_config::ByteSize::bytes(4096 * 3 * 2 * 2 * 16 * 4);
+            settings.language.engine.kv_cache = tessera_config::ByteSize::bytes(4096 * 3 * 2 * 2 * 16 * 4).into();
         })
         .await;
         assert_eq!(cluster.describe_language().await.max_positions, 4096);
@@ -224,7 +224,7 @@ fn a_drain_has_an_end() {
 fn a_sequence_that_waits_for_an_image_holds_nobody_up() {
     limited(async {
         let cluster = Cluster::start("mistral", |settings| {
-            settings.language.engine.kv_cache = tessera_config::ByteSize::mib(64);
+            settings.language.engine.kv_cache = tessera_config::ByteSize::mib(64).into();
         })
         .await;
         let held = cluster.hold_language().await;

@@ -27,7 +27,7 @@ const STATUS_CONSTRUCTORS: [&str; 19] = [
 
 pub(crate) fn tensors_in_policy(source: &Source) -> Vec<String> {
     let name = source.path.strip_prefix("services/language/src/").unwrap_or_default();
-    let policy = ["scheduler", "blocks", "sequence"];
+    let policy = ["scheduler", "blocks", "chain", "sequence", "branch", "answers", "beams"];
     let is_policy = name.split('/').any(|part| policy.contains(&part.trim_end_matches(".rs")));
     let names_tensors = |line: &str| line.contains("candle") || has_word(line, "tessera_model");
     found(source, |line| is_policy && names_tensors(line), "the engine's policy names the model or candle")
