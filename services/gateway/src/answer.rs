@@ -96,6 +96,9 @@ impl Answer {
         // To let go of the stream frees what its samples hold, so it is read until all of them have ended.
         while telling.samples.iter().any(|sample| !sample.ended) {
             let event = encoding.during(sequence.next()).await?;
+            if matches!(event, language::Event::Finished(_)) {
+                encoding.settle().await;
+            }
             telling.tell(event, encoding.timings).await?;
         }
         Ok(())

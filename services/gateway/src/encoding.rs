@@ -14,6 +14,8 @@ use crate::upstream::Upstream;
 
 /// How long the cause of a failed sequence is waited for: an image that could not be encoded.
 const CAUSE: Duration = Duration::from_secs(1);
+/// How long a complete answer waits for what the vision pool says of its images.
+const SETTLING: Duration = Duration::from_millis(500);
 
 /// Images that are being encoded.
 pub(crate) struct Encoding<'a> {
@@ -51,6 +53,19 @@ impl<'a> Encoding<'a> {
                 },
             }
         }
+    }
+
+    /// Hears what became of the images of an answer that is complete. One whose prompt is in the cache needs no features, and
+    /// may be over before the vision pool has said that it has them; then it is not held up for long.
+    pub(crate) async fn settle(&mut self) {
+        let all = async {
+            while let Some(encoded) = self.running.next().await {
+                if let Ok(encoded) = encoded {
+                    self.count(&encoded);
+                }
+            }
+        };
+        let _ = tokio::time::timeout(SETTLING, all).await;
     }
 
     fn count(&mut self, encoded: &Encoded) {

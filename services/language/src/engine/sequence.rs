@@ -304,11 +304,14 @@ impl Sequence {
         .collect()
     }
 
-    /// Time before the deadline at which it ends with what it has, so that its listener hears of that in time. `step`:
-    /// how long a step takes.
+    /// True when its time is over: a little before the deadline if there is something to tell, so that its listener hears
+    /// of that in time. `step`: how long a step takes.
     pub(super) fn is_due(&self, step: Duration) -> bool {
         const TRANSFER: Duration = Duration::from_millis(20);
         let Some(left) = self.deadline.remaining() else { return false };
+        if !self.listener.has_heard() && !(self.beams.is_some() && self.is_branched) {
+            return left.is_zero();
+        }
         left <= (step + step / 2 + TRANSFER).min((self.listener.age() + left) / 4)
     }
 }
