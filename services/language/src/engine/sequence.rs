@@ -309,7 +309,8 @@ impl Sequence {
     pub(super) fn is_due(&self, step: Duration) -> bool {
         const TRANSFER: Duration = Duration::from_millis(20);
         let Some(left) = self.deadline.remaining() else { return false };
-        if !self.listener.has_heard() && !(self.beams.is_some() && self.is_branched) {
+        let is_searching = self.beams.is_some() && self.is_branched;
+        if !is_searching && !self.listener.has_heard() {
             return left.is_zero();
         }
         left <= (step + step / 2 + TRANSFER).min((self.listener.age() + left) / 4)
