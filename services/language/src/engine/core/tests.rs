@@ -15,7 +15,7 @@ use tessera_rpc::Deadline;
 
 use super::*;
 use crate::engine::sampler::seed_of_sample;
-use bench::{Bench, LIMITS, about, alone, hear, hear_all, key, request};
+use bench::{Bench, Heard, LIMITS, about, alone, hear, hear_all, key, request};
 
 fn drawn(seed: u64) -> Sampling {
     let draw = Draw {
@@ -256,12 +256,16 @@ async fn a_deadline_ends_a_sequence_with_what_it_has() {
     let mut bench = Bench::new(Limits { running: 1, ..LIMITS });
     let deadline = Deadline::default().within(Duration::from_secs(1));
     let (_, mut first) = bench.start_within(endless(10, 50), deadline);
-    let (_, mut second) = bench.start_within(endless(10, 50), deadline);
+    // Its image never comes: it has nothing to tell.
+    let (_, mut second) = bench.start_within(request(10, Some(2..5), 50), deadline);
     bench.steps(3);
     tokio::time::advance(Duration::from_millis(990)).await;
     bench.engine.step();
     let heard = hear(&mut first);
     assert_eq!((heard.tokens.len(), heard.end), (3, Some(FinishReason::Deadline)));
+    assert!(!second.is_closed() && hear(&mut second) == Heard::default());
+    tokio::time::advance(Duration::from_millis(10)).await;
+    bench.engine.step();
     assert_eq!(hear_all(&mut second), Err(Error::deadline("generating")));
     bench.assert_clean();
 }
