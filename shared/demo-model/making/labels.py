@@ -53,12 +53,13 @@ def ranks(values):
     return found
 
 
-def spell(picture):
-    """The classes [heads, 1, ACROSS, ACROSS] of a tile of letters, of which only the letters are told."""
+def spell(glyphs):
+    """The classes [heads, 1, ACROSS, ACROSS] of a tile of letters, of which only the letters are told. The places of
+    `glyphs` are shares of the tile."""
     classes = np.full((len(HEADS), 1, ACROSS, ACROSS), IGNORED)
     first, second = classes[NAMES.index("first"), 0], classes[NAMES.index("second"), 0]
     first[:], second[:] = 0, 0
-    for glyph in sorted(picture.glyphs, key=lambda glyph: glyph.x):
+    for glyph in sorted(glyphs, key=lambda glyph: glyph.x):
         if 0 <= glyph.x < 1 and 0 <= glyph.y < 1:
             row, column = int(glyph.y * ACROSS), int(glyph.x * ACROSS)
             slot = second if first[row, column] else first

@@ -1,10 +1,12 @@
 """Samples to train on: one or two pictures, and many dialogues about them that do not see each other."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
 import torch
+from PIL import Image
 
 import questions
 import tokens
@@ -13,9 +15,11 @@ from anyres import PER_TILE, TILE, Plan
 from labels import BETWEEN, HEADS, IGNORED, Labels, compare, spell
 from questions import Dialogue, Turn
 
-PICTURES = {"scene": 36, "text": 22, "chart": 12, "table": 11, "texture": 2, "pair": 16, "none": 1}
+PICTURES = {"scene": 34, "text": 24, "chart": 11, "table": 10, "texture": 2, "pair": 18, "none": 1}
 # What the tower learns from alone, beside tiles full of letters: scenes with more shapes.
-DENSE = {"scene": 45, "text": 22, "chart": 18, "table": 15}
+DENSE = {"scene": 30, "text": 40, "chart": 15, "table": 15}
+# Tiles that are cut from one sheet of letters.
+CUTS = 12
 SCENE = {
     "describe": 2,
     "count": 2.2,
@@ -23,7 +27,7 @@ SCENE = {
     "shape": 0.6,
     "where": 3,
     "place": 1.2,
-    "size": 1.6,
+    "size": 2.4,
     "yes or no": 1.6,
     "second turn": 1.6,
     "cannot tell": 1,
@@ -92,9 +96,20 @@ def dialogues(random, kind, pictures, difference):
 
 
 def letters(seed, plain):
-    """A tile [1, TILE, TILE, 3] full of letters, and its patches' classes."""
-    picture = world.letters(Random(seed), plain)
-    return np.asarray(picture.image)[None], spell(picture).reshape(len(HEADS), -1)
+    """`CUTS` tiles [1, TILE, TILE, 3] cut from a sheet of letters, each smaller or larger and wider or narrower than it
+    was drawn, as pictures' tiles are, with their patches' classes."""
+    random = Random(seed)
+    sheet = world.sheet(random, plain)
+    side = sheet.image.width
+    for _ in range(CUTS):
+        scale, aspect = math.exp(random.uniform(-0.55, 0.6)), math.exp(max(-1.0, min(1.0, random.gauss(0, 0.4))))
+        wide, high = (min(side, TILE * scale * stretch) for stretch in (aspect**0.5, aspect**-0.5))
+        left, top = random.uniform(0, side - wide), random.uniform(0, side - high)
+        tile = sheet.image.resize((TILE, TILE), Image.BICUBIC, (left, top, left + wide, top + high))
+        moved = [
+            replace(glyph, x=(glyph.x * side - left) / wide, y=(glyph.y * side - top) / high) for glyph in sheet.glyphs
+        ]
+        yield np.asarray(tile)[None], spell(moved).reshape(len(HEADS), -1)
 
 
 NEWLINE, TOKEN = 1_000_000, 2_000_000

@@ -28,9 +28,9 @@ from model import Learner, halve
 # Batches of a step of the whole: one length each, so that little is padded.
 PARTS = 3
 # Share of the pictures that are shown as base only at first, if they can be read so: a third of the time each.
-SHORT = 0.85
-# Tiles of letters beside each sample, and for how many of the tower's steps they are black on white.
-LETTERS = {"tower": 3, "whole": 2}
+SHORT = 0.75
+# Tiles of letters beside each sample, and for how many of a new tower's steps they are black on white.
+LETTERS = {"tower": 8, "whole": 1}
 PLAIN = 400
 
 
@@ -39,6 +39,8 @@ class Draws(Dataset):
 
     def __init__(self, arguments, first, rank):
         self.stage, self.size, self.steps = arguments.stage, arguments.batch, arguments.steps
+        self.frozen = arguments.frozen if arguments.stage == "whole" else 0
+        self.new = arguments.stage == "tower" and arguments.start is None
         self.short, self.first, self.rank, self.ranks = arguments.short, first, rank, arguments.processes
 
     def __len__(self):
@@ -50,19 +52,16 @@ class Draws(Dataset):
         short = SHORT if self.stage == "whole" and self.first + index < self.short else 0.0
         numbers = range(self.rank, self.size, self.ranks)
         drawn = [samples.draw(seed + k, self.stage == "tower", short) for k in numbers]
-        count = LETTERS[self.stage] * self.size
-        tiles = [
-            samples.letters(seed * 4 + k, self.stage == "tower" and self.first + index < PLAIN)
-            for k in range(self.rank, count, self.ranks)
-        ]
+        plain = self.new and self.first + index < PLAIN
+        # A tower that rests learns nothing from letters.
+        tiles = 0 if self.first + index < self.frozen else LETTERS[self.stage] * self.size
+        sheets = range(self.rank, tiles // samples.CUTS, self.ranks)
+        tiles = [tile for k in sheets for tile in samples.letters(seed * 4 + k, plain)]
         if self.stage == "tower":
             return [samples.batch(drawn, tiles)]
         drawn.sort(key=lambda sample: len(sample.rows))
         cuts = [round(k * len(drawn) / PARTS) for k in range(PARTS + 1)]
-        each = LETTERS[self.stage]
-        return [
-            samples.batch(drawn[begin:end], tiles[each * begin : each * end]) for begin, end in zip(cuts, cuts[1:])
-        ]
+        return [samples.batch(drawn[begin:end], tiles[k::PARTS]) for k, (begin, end) in enumerate(zip(cuts, cuts[1:]))]
 
 
 class Muon(torch.optim.Optimizer):

@@ -17,6 +17,8 @@ from words import WORDS
 KINDS = ("scene", "text", "chart", "table", "texture")
 # One word in so many is printed only on pictures that nothing is trained on.
 HELD_OUT = 5
+# Tiles to a side of a sheet of letters.
+SHEET = 3
 
 
 def vocabulary(held_out):
@@ -111,9 +113,11 @@ def pair(random):
 
 def string_to_print(random, held_out):
     choice = random.random()
+    # What is trained on holds fewer words, so that letters are read and not guessed.
+    words = 0.8 if held_out else 0.58
     if choice < 0.35:
         return "".join(random.choice(string.digits) for _ in range(random.randint(1, 5))), "number"
-    if choice < 0.8:
+    if choice < words:
         return random.choice(vocabulary(held_out)), "word"
     while True:
         letters = "".join(random.choice(string.ascii_uppercase) for _ in range(random.randint(3, 6)))
@@ -156,20 +160,21 @@ def text(random, held_out=False):
     return canvas.finish("text", things=things, glyphs=glyphs, text=string, text_kind=kind, text_colour=colour)
 
 
-def letters(random, plain):
-    """A tile full of letters and digits without meaning, cut at its edges as tiles are: many glyphs at once, for the
-    tower to learn them by. `plain` asks for black on white."""
-    canvas = Canvas(random, TILE, TILE, scale=1)
+def sheet(random, plain):
+    """A sheet of `SHEET` tiles a side, full of letters and digits of all sizes without meaning, from which tiles are cut:
+    many glyphs at once, for the tower to learn them by. `plain` asks for black on white."""
+    side = SHEET * TILE
+    canvas = Canvas(random, side, side, scale=1)
     if plain:
         canvas.background = (255, 255, 255)
         canvas.image.paste(canvas.background, (0, 0, *canvas.pixels))
-    glyphs, top = [], random.uniform(-0.1, 0.06)
-    while top < 0.95:
-        face, size = random.choice(FONTS), math.exp(random.uniform(math.log(11), math.log(30)))
-        count = max(1, round(random.uniform(0.8, 1.3) * TILE / (0.75 * size)))
+    inks, glyphs, top = canvas.inks(), [], random.uniform(-0.03, 0.02)
+    while top < 0.97:
+        face, size = random.choice(FONTS), math.exp(random.uniform(math.log(14), math.log(75)))
+        count = max(1, round(random.uniform(0.8, 1.2) * side / (0.75 * size)))
         line = "".join(random.choice(CHARACTERS) for _ in range(count))
-        colour = COLOURS["black" if plain else random.choice(canvas.inks())]
-        middle, down = random.uniform(0.4, 0.6), size / TILE
+        colour = COLOURS["black" if plain else random.choice(inks)]
+        middle, down = random.uniform(0.46, 0.54), size / side
         glyphs += canvas.text(
             line,
             middle,
@@ -177,9 +182,9 @@ def letters(random, plain):
             size,
             face,
             colour if plain else jitter(random, colour),
-            0.0 if plain else random.uniform(-6, 6),
+            0.0 if plain else random.uniform(-4, 4),
         )
-        top += down * random.uniform(0.85, 1.3)
+        top += down * random.uniform(0.85, 1.4)
     return canvas.finish("letters", glyphs=glyphs)
 
 
