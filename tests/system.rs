@@ -3,6 +3,8 @@
 
 #[path = "system/answers.rs"]
 mod answers;
+#[path = "system/client.rs"]
+mod client;
 #[path = "system/cluster.rs"]
 mod cluster;
 #[path = "system/conversation.rs"]
@@ -11,8 +13,12 @@ mod conversation;
 mod demo;
 #[path = "system/deploy.rs"]
 mod deploy;
+#[path = "system/durable.rs"]
+mod durable;
 #[path = "system/faults.rs"]
 mod faults;
+#[path = "system/handles.rs"]
+mod handles;
 #[path = "system/health.rs"]
 mod health;
 #[path = "system/language_faults.rs"]

@@ -220,7 +220,10 @@ async fn ask_twice(model: &Path, picture: &Path, questions: &[String; 2], langua
 
 /// Asks one question about a picture, and returns how long the first token took.
 async fn ask(channel: Channel, picture: &[u8], question: &str) -> Result<Duration, Error> {
-    let parts = vec![gateway::Part::Image(picture.to_vec().into()), gateway::Part::Text(question.into())];
+    let parts = vec![
+        gateway::Part::Image(gateway::ImageSource::File(picture.to_vec().into())),
+        gateway::Part::Text(question.into()),
+    ];
     let messages = vec![gateway::Message { role: gateway::Role::User, parts }];
     let settings = gateway::Settings { max_tokens: Some(1), temperature: Some(0.0), ..Default::default() };
     let request = gateway::GenerateRequest { request_id: String::new(), messages, settings };

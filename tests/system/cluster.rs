@@ -155,7 +155,8 @@ impl Cluster {
 
     /// Has the vision worker encode a file.
     pub(crate) async fn encode(&self, image: Bytes, key: &[u8]) -> Result<vision::Encoded, Error> {
-        let request = vision_proto::EncodeRequest { image, key: Bytes::copy_from_slice(key) };
+        let request =
+            vision_proto::EncodeRequest { image, key: Bytes::copy_from_slice(key), tenant_salt: Bytes::new() };
         self.vision_client().encode(request).await?.into_inner().try_into()
     }
 
@@ -214,6 +215,7 @@ impl Cluster {
             positions: 1..1 + tokens,
             image_size,
             store: self.vision.url(),
+            is_stored: false,
         }];
         self.open_sequence(language_proto::GenerateRequest::from(request)).await.unwrap()
     }

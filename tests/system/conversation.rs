@@ -1,7 +1,7 @@
 //! What is asked and answered: the cases of the test kit, whole replies, and what the reference says.
 
 use tessera_api::Error;
-use tessera_api::gateway::{Event, Finished, GenerateRequest, Message, Part, Role, Settings, Started};
+use tessera_api::gateway::{Event, Finished, GenerateRequest, ImageSource, Message, Part, Role, Settings, Started};
 use tessera_api::proto::gateway::v1 as proto;
 use tessera_checkpoint::Checkpoint;
 use tessera_testkit::{Golden, conversations, family_dir, picture};
@@ -69,7 +69,7 @@ impl Expected {
 pub(crate) fn request(case: &str, sequence: usize) -> GenerateRequest {
     let conversations = conversations(case);
     let earlier = conversations[..sequence].iter().flatten().map(|turn| turn.images).sum::<usize>();
-    let mut pictures = (earlier..).map(|index| Part::Image(picture(case, index).into()));
+    let mut pictures = (earlier..).map(|index| Part::Image(ImageSource::File(picture(case, index).into())));
     let messages = conversations[sequence].iter().map(|turn| {
         let role = if turn.role == "user" { Role::User } else { Role::Assistant };
         let mut parts: Vec<Part> = pictures.by_ref().take(turn.images).collect();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use tessera_api::gateway::{GenerateRequest, Message, Part, Role, Settings};
+use tessera_api::gateway::{GenerateRequest, ImageSource, Message, Part, Role, Settings};
 use tessera_testkit::{DEMO_MAX_TOKENS, DemoQuestion, demo_model_dir, demo_questions};
 
 use crate::cluster::{Cluster, limited_to};
@@ -47,7 +47,8 @@ impl Score {
 /// The conversation with the true answers as its history: greedy, no longer than the reference's.
 fn request(question: &DemoQuestion) -> GenerateRequest {
     let read = |path: &Path| std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut parts: Vec<Part> = question.images().iter().map(|path| Part::Image(read(path).into())).collect();
+    let mut parts: Vec<Part> =
+        question.images().iter().map(|path| Part::Image(ImageSource::File(read(path).into()))).collect();
     let (asked, history) = question.asked();
     let text = |text: &str| Part::Text(text.to_owned());
     let mut messages = Vec::new();

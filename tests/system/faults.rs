@@ -1,7 +1,7 @@
 //! Requests that are wrong: each is refused with a stable reason and the field at fault, and the next one is answered.
 
 use bytes::Bytes;
-use tessera_api::gateway::{Message, Part, Role, Settings};
+use tessera_api::gateway::{ImageSource, Message, Part, Role, Settings};
 use tessera_api::proto::gateway::v1 as proto;
 use tessera_api::proto::gateway::v1::gateway_client::GatewayClient;
 use tessera_api::proto::vision::v1::DescribeRequest;
@@ -33,7 +33,7 @@ fn fault(
 
 /// A picture that must be refused.
 fn bad_image(name: &'static str, file: impl Into<Bytes>, reason: &'static str) -> Fault {
-    let parts = vec![Part::Image(file.into()), Part::Text("What is shown?".into())];
+    let parts = vec![Part::Image(ImageSource::File(file.into())), Part::Text("What is shown?".into())];
     fault(name, question(parts), reason, "messages[0].parts[0].image")
 }
 
@@ -115,7 +115,7 @@ fn image_of(request: &mut proto::GenerateRequest) -> &mut proto::Image {
 
 fn conversation_faults() -> Vec<Fault> {
     let text = |text: &str| Part::Text(text.into());
-    let image = || Part::Image(good_picture().into());
+    let image = || Part::Image(ImageSource::File(good_picture().into()));
     let mut shown_by_the_model = question(vec![text("What?")]);
     let parts = vec![text("This."), image()];
     shown_by_the_model.messages.push(Message { role: Role::Assistant, parts });

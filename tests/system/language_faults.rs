@@ -13,12 +13,12 @@ use tessera_api::proto::embedding::v1::embedding_store_server::{EmbeddingStore, 
 use tessera_api::proto::embedding::v1::fetch_response::Part;
 use tessera_api::proto::language::v1 as proto;
 use tessera_api::{Error, ErrorKind};
-use tessera_embedding::{Artifact, EncoderFingerprint, ImageKey};
+use tessera_embedding::{EncoderFingerprint, ImageFeatures, ImageKey};
 use tessera_rpc::Tasks;
 use tessera_tensor::HostTensor;
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::cluster::{Cluster, DeadAddress, limited, read_tokens, sequence};
 use crate::conversation::request;
@@ -32,7 +32,7 @@ async fn with_image(cluster: &Cluster, store: String) -> language::GenerateReque
     let tokens = cluster.image_tokens(SIZE);
     let mut request = sequence([vec![1], vec![image_token_id; tokens], vec![5]].concat(), 4);
     let key = ImageKey::of(b"", &EncoderFingerprint::of(&[]), b"of nobody");
-    request.images = vec![ImageReference { key, positions: 1..1 + tokens, image_size: SIZE, store }];
+    request.images = vec![ImageReference { key, positions: 1..1 + tokens, image_size: SIZE, store, is_stored: false }];
     request
 }
 
@@ -136,7 +136,7 @@ fn features_that_cannot_be_fetched_end_the_sequence_with_the_cause() {
             ("nowhere".into(), ErrorKind::Invalid, "URL_INVALID"),
             (cluster.vision.url(), ErrorKind::NotFound, "EMBEDDING_NOT_FOUND"),
             // A server, and no store.
-            (cluster.gateway.url(), ErrorKind::Unsupported, "METHOD_UNKNOWN"),
+            (cluster.language.url(), ErrorKind::Unsupported, "METHOD_UNKNOWN"),
         ] {
             let request = with_image(&cluster, store.clone()).await;
             let error = read_to_error(&store, &cluster, request.into()).await;
@@ -163,6 +163,33 @@ impl EmbeddingStore for Forger {
         let parts = parts.map(|part| Ok(embedding_proto::FetchResponse { part: Some(part) }));
         Ok(Response::new(stream::iter(parts).boxed()))
     }
+
+    async fn stat(&self, _: Request<embedding_proto::StatRequest>) -> Unasked<embedding_proto::StatResponse> {
+        unasked()
+    }
+
+    async fn put(&self, _: Request<Streaming<embedding_proto::PutRequest>>) -> Unasked<embedding_proto::PutResponse> {
+        unasked()
+    }
+
+    async fn lease(&self, _: Request<embedding_proto::LeaseRequest>) -> Unasked<embedding_proto::LeaseResponse> {
+        unasked()
+    }
+
+    async fn release(&self, _: Request<embedding_proto::ReleaseRequest>) -> Unasked<embedding_proto::ReleaseResponse> {
+        unasked()
+    }
+
+    async fn delete(&self, _: Request<embedding_proto::DeleteRequest>) -> Unasked<embedding_proto::DeleteResponse> {
+        unasked()
+    }
+}
+
+type Unasked<T> = Result<Response<T>, Status>;
+
+/// A language worker fetches, and asks for nothing else.
+fn unasked<T>() -> Unasked<T> {
+    Err(Error::new(ErrorKind::Unsupported, "METHOD_UNKNOWN", "this store is only fetched from").into())
 }
 
 /// Serves a forger until the test is over; returns its URL.
@@ -175,27 +202,27 @@ async fn forge(tasks: &Tasks, parts: Vec<Part>) -> String {
 }
 
 /// Features of an image that fit the model, sealed.
-fn features(cluster: &Cluster) -> Artifact {
+fn features(cluster: &Cluster) -> ImageFeatures {
     let plan = tessera_checkpoint::Checkpoint::open(&cluster.dir).unwrap().geometry().plan(SIZE);
     let (rows, columns) = (plan.feature_rows(), 64);
     let values = (0..rows * columns).map(|index| (index % 7) as f32).collect();
-    Artifact::seal(SIZE, HostTensor::from_f32(vec![rows, columns], values).unwrap())
+    ImageFeatures::seal(SIZE, HostTensor::from_f32(vec![rows, columns], values).unwrap())
 }
 
 /// How a store announces them.
-fn header(artifact: &Artifact) -> embedding_proto::FetchHeader {
-    let (rows, columns) = artifact.features.dims2().unwrap();
-    let dtype = artifact.features.dtype();
-    let (representation, checksum) = (Representation::Features, artifact.checksum);
-    FetchHeader { image_size: artifact.image_size, dtype, representation, rows, columns, checksum }.into()
+fn header(features: &ImageFeatures) -> embedding_proto::FetchHeader {
+    let (rows, columns) = features.rows.dims2().unwrap();
+    let dtype = features.rows.dtype();
+    let (representation, checksum) = (Representation::Features, features.checksum);
+    FetchHeader { image_size: features.image_size, dtype, representation, rows, columns, checksum }.into()
 }
 
 #[test]
 fn features_that_are_not_what_they_claim_are_never_used() {
     limited(async {
         let cluster = Cluster::of("mistral").await;
-        let artifact = features(&cluster);
-        let (payload, header) = (artifact.features.data().clone(), header(&artifact));
+        let sealed = features(&cluster);
+        let (payload, header) = (sealed.rows.data().clone(), header(&sealed));
         let told = |change: &dyn Fn(&mut embedding_proto::FetchHeader)| {
             let mut header = header.clone();
             change(&mut header);
@@ -241,8 +268,8 @@ fn features_that_are_not_what_they_claim_are_never_used() {
 fn an_image_must_fill_as_many_positions_as_its_size_says() {
     limited(async {
         let cluster = Cluster::of("mistral").await;
-        let artifact = features(&cluster);
-        let parts = vec![Part::Header(header(&artifact)), Part::Chunk(artifact.features.data().clone())];
+        let sealed = features(&cluster);
+        let parts = vec![Part::Header(header(&sealed)), Part::Chunk(sealed.rows.data().clone())];
         let store = forge(&Tasks::default(), parts).await;
         // It shares the engine's steps with the wrong ones, and must not share their fate.
         let neighbour =

@@ -85,7 +85,8 @@ fn each_image_has_one_home_in_the_pool() {
             assert_eq!(again.finished.timings.images_stored_before, again.started.images.len());
         }
         for key in first.iter().flat_map(|reply| &reply.started.images).map(|image| image.key) {
-            let request = FetchRequest { key, representation: Representation::Features, wait: Duration::ZERO };
+            let request =
+                FetchRequest { key, representation: Representation::Features, wait: Duration::ZERO, offset: 0 };
             let homes = join_all(workers.iter().map(|worker| worker.fetch(request.into()))).await;
             assert_eq!(homes.iter().filter(|home| home.is_ok()).count(), 1, "{key}");
         }

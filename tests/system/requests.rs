@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use prost::Message as _;
-use tessera_api::gateway::Part;
+use tessera_api::gateway::{ImageSource, Part};
 use tessera_api::proto::{
     embedding::v1 as embedding, gateway::v1 as gateway, language::v1 as language, vision::v1 as vision,
 };
@@ -98,7 +98,7 @@ prop_compose! {
         image_tokens in prop_oneof![0..20_u32, any::<u32>()], size: Option<(u32, u32)>, store: String,
     ) -> language::ImageReference {
         let image_size = size.map(|(height, width)| embedding::ImageSize { height, width });
-        language::ImageReference { key, start, image_tokens, image_size, store }
+        language::ImageReference { key, start, image_tokens, image_size, store, is_stored: false }
     }
 }
 
@@ -203,7 +203,7 @@ fn image() -> impl Strategy<Value = Bytes> {
 
 /// Asks about a file; returns whether it could be read. A refusal must say so in the way of every refused image.
 async fn could_be_read(cluster: &Cluster, name: &str, file: Bytes) -> bool {
-    let mut asked = question(vec![Part::Image(file), Part::Text("What?".into())]);
+    let mut asked = question(vec![Part::Image(ImageSource::File(file)), Part::Text("What?".into())]);
     asked.settings.max_tokens = Some(1);
     let Err(error) = cluster.ask(asked).await else { return true };
     assert_eq!(error.kind, ErrorKind::Invalid, "{name}: {error:?}");

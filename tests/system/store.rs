@@ -6,14 +6,14 @@ use bytes::Bytes;
 use tessera_api::ErrorKind;
 use tessera_api::embedding::{FetchRequest, Representation};
 use tessera_api::proto::embedding::v1 as proto;
-use tessera_embedding::{Artifact, ImageKey};
+use tessera_embedding::{ImageFeatures, ImageKey};
 use tessera_tensor::{DType, HostTensor};
 use tessera_testkit::{FAMILIES, Golden, distance, picture};
 
 use crate::cluster::{Cluster, limited};
 
 fn fetch(key: ImageKey, representation: Representation, wait: Duration) -> proto::FetchRequest {
-    FetchRequest { key, representation, wait }.into()
+    FetchRequest { key, representation, wait, offset: 0 }.into()
 }
 
 /// The first picture of the test kit and its key.
@@ -111,11 +111,11 @@ fn payloads_are_what_their_headers_say_and_what_the_reference_computed() {
                 assert_eq!((header.representation, header.dtype), (representation, DType::F32));
                 assert_eq!(header.payload_bytes(), Some(payload.len()));
                 let rows = HostTensor::new(header.dtype, vec![header.rows, header.columns], payload).unwrap();
-                let opened = Artifact::open(header.image_size, rows, header.checksum).expect("the checksum fits");
+                let opened = ImageFeatures::open(header.image_size, rows, header.checksum).expect("the checksum fits");
                 if representation == Representation::Projected {
                     let golden = Golden::load(family, "one_image").packed_features.unwrap();
-                    assert_eq!((header.rows, opened.features.shape()), (encoded.image_tokens, golden.shape()));
-                    let largest = distance(&opened.features.to_f32(), &golden.to_f32());
+                    assert_eq!((header.rows, opened.rows.shape()), (encoded.image_tokens, golden.shape()));
+                    let largest = distance(&opened.rows.to_f32(), &golden.to_f32());
                     assert!(largest <= 1e-4, "{family}: {largest}");
                 }
             }

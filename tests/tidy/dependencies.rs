@@ -12,7 +12,7 @@ use crate::files::root;
 const SERVICES: [&str; 3] = ["tessera-gateway", "tessera-vision", "tessera-language"];
 
 /// Ours, from left to right: a crate may depend only on those in front of it.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "tessera-anyres",
     "tessera-tensor",
     "tessera-config",
@@ -21,6 +21,7 @@ const ORDER: [&str; 16] = [
     "tessera-image",
     "tessera-prompt",
     "tessera-embedding",
+    "tessera-store",
     "tessera-api",
     "tessera-model",
     "tessera-rpc",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tessera_api::gateway::{Event, Finished, ImagePlan, Logprobs, Started, Timings, TokenLogprob, Usage};
 use tessera_api::language::{self, FinishReason, GenerateRequest, ImageReference};
 use tessera_api::{Error, ErrorKind, Result};
@@ -11,7 +12,7 @@ use tessera_rpc::Deadline;
 use tokio::sync::mpsc;
 
 use crate::encoding::Encoding;
-use crate::prepare::{Prepared, PreparedImage, Preparer};
+use crate::prepare::{Prepared, Preparer, image_plan};
 use crate::sample::{Piece, Sample, Stops};
 use crate::upstream::Upstream;
 
@@ -74,7 +75,7 @@ impl Answer {
 
     async fn generate(self, events: &mpsc::Sender<Result<Event>>) -> Result<()> {
         let Self { request_id, received, deadline, upstream, preparer, prepared } = self;
-        let request = sequence(request_id.clone(), &prepared, &upstream);
+        let request = sequence(request_id.clone(), &prepared, &upstream, preparer.salt.clone());
         let Prepared { prompt, images, generation, settings, .. } = prepared;
         let plans: Vec<ImagePlan> = images.iter().map(image_plan).collect();
         let stops = Arc::new(Stops::new(settings));
@@ -206,13 +207,14 @@ impl Telling<'_> {
     }
 }
 
-fn sequence(request_id: String, prepared: &Prepared, upstream: &Upstream) -> GenerateRequest {
+fn sequence(request_id: String, prepared: &Prepared, upstream: &Upstream, salt: Bytes) -> GenerateRequest {
     let Prepared { prompt, images, generation, lengths, settings } = prepared;
     let images = images.iter().zip(&prompt.images).map(|(image, positions)| ImageReference {
         key: image.key,
         positions: positions.clone(),
         image_size: image.plan.image,
         store: upstream.store_of(&image.key).to_owned(),
+        is_stored: image.file.is_none(),
     });
     GenerateRequest {
         request_id,
@@ -224,18 +226,8 @@ fn sequence(request_id: String, prepared: &Prepared, upstream: &Upstream) -> Gen
         constraint: settings.constraint.clone(),
         logprobs: settings.logprobs,
         prompt_logprobs: settings.prompt_logprobs,
-        // One tenant for now: its salt, the rest of `greedy`, is empty.
+        salt,
         ..GenerateRequest::greedy(prompt.ids.clone(), lengths.max)
-    }
-}
-
-fn image_plan(image: &PreparedImage) -> ImagePlan {
-    ImagePlan {
-        key: image.key,
-        image_size: image.plan.image,
-        grid: image.plan.grid,
-        tiles: image.plan.tile_count(),
-        image_tokens: image.plan.image_tokens(),
     }
 }
 

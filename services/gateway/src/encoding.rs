@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tessera_api::gateway::Timings;
-use tessera_api::vision::{EncodeRequest, Encoded};
+use tessera_api::vision::Encoded;
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_rpc::Deadline;
 
@@ -32,8 +32,10 @@ impl<'a> Encoding<'a> {
         deadline: Deadline,
         prepare: Duration,
     ) -> Self {
-        let running = images.into_iter().map(|image| encode(upstream, image, deadline).boxed()).collect();
-        Self { running, timings: Timings { prepare, ..Timings::default() } }
+        let stored_before = images.iter().filter(|image| image.file.is_none()).count();
+        let files = images.into_iter().filter(|image| image.file.is_some());
+        let running = files.map(|image| encode(upstream, image, deadline).boxed()).collect();
+        Self { running, timings: Timings { prepare, images_stored_before: stored_before, ..Timings::default() } }
     }
 
     /// Waits for something of the sequence while images are being encoded. An image that fails ends the wait: the
@@ -88,10 +90,10 @@ impl<'a> Encoding<'a> {
     }
 }
 
-/// Encodes one image; an error names its field in the request.
-async fn encode(upstream: &Upstream, image: PreparedImage, deadline: Deadline) -> Result<Encoded> {
+/// Has the file of one image encoded; an error names its field in the request.
+pub(crate) async fn encode(upstream: &Upstream, image: PreparedImage, deadline: Deadline) -> Result<Encoded> {
     let PreparedImage { field, file, key, plan } = image;
-    let encoded = upstream.encode(EncodeRequest { image: file, key }, deadline).await.map_err(|mut error| {
+    let encoded = upstream.encode(file.unwrap_or_default(), key, deadline).await.map_err(|mut error| {
         for violation in error.fields.iter_mut().filter(|violation| violation.field == "image") {
             violation.field.clone_from(&field);
             error.message = format!("{field}: {}", violation.description);

@@ -1,21 +1,27 @@
 //! The `Gateway` service: proto to domain, call, domain to proto.
 
+pub(crate) mod store;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::{Stream, StreamExt};
-use tessera_api::gateway::GenerateRequest;
+use futures::{Stream, StreamExt, stream};
+use tessera_api::embedding::{FetchRequest, Representation};
+use tessera_api::gateway::{BatchRequest, EncodeRequest, GenerateRequest};
 use tessera_api::proto::gateway::v1 as proto;
+use tessera_api::proto::gateway::v1::encode_response::Part;
 use tessera_api::proto::gateway::v1::gateway_server::{Gateway, GatewayServer};
 use tessera_api::{Error, ErrorKind, Result};
+use tessera_embedding::ImageKey;
 use tessera_rpc::{Deadline, Tasks};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::answer::Answer;
 use crate::defaults;
+use crate::encode::Encodes;
 use crate::prepare::{Pools, Preparer};
 use crate::settings::LimitSettings;
 use crate::upstream::Upstream;
@@ -31,6 +37,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 pub(crate) struct Handler {
     pub(crate) preparer: Arc<Preparer>,
     pub(crate) upstream: Arc<Upstream>,
+    pub(crate) encodes: Encodes,
     pub(crate) limits: LimitSettings,
     /// Requests in progress.
     pub(crate) admission: Arc<Semaphore>,
@@ -53,13 +60,44 @@ impl Handler {
             // Without images nothing depends on the vision pool, which may then be down.
             if request.has_images() { self.upstream.fingerprint(deadline).await.map(Some) } else { Ok(None) }
         };
-        let (fingerprint, context) = tokio::try_join!(fingerprint, self.upstream.context(deadline))?;
+        let handles = request.handles();
+        let stored =
+            async { if handles.is_empty() { Ok(Vec::new()) } else { self.upstream.stat(&handles, deadline).await } };
+        let (fingerprint, context, stored) = tokio::try_join!(fingerprint, self.upstream.context(deadline), stored)?;
         let preparer = self.preparer.clone();
-        let preparing = self.tasks.spawn_blocking(move || preparer.prepare(request, Pools { fingerprint, context }));
+        let pools = Pools { fingerprint, context, stored };
+        let preparing = self.tasks.spawn_blocking(move || preparer.prepare(request, &pools));
         let preparing = async { preparing.await.map_err(|_| crashed())? };
         let prepared = deadline.bound("the request was being prepared", preparing).await?;
         let (upstream, preparer) = (self.upstream.clone(), self.preparer.clone());
         Ok(Answer { request_id, received, deadline, upstream, preparer, prepared })
+    }
+}
+
+impl Handler {
+    fn admit(&self) -> Result<OwnedSemaphorePermit> {
+        self.admission.clone().try_acquire_owned().map_err(|_| {
+            let limit = self.limits.requests;
+            Error::exhausted("QUEUE_FULL", format!("{limit} requests are in progress already"), RETRY_AFTER)
+                .with("limit", limit)
+        })
+    }
+
+    /// The rows of an image that was just encoded, as parts of its answer.
+    async fn rows(
+        &self,
+        key: ImageKey,
+        representation: Option<Representation>,
+        deadline: Deadline,
+    ) -> Result<impl Stream<Item = Result<Part, Status>> + use<>> {
+        let rows = match representation {
+            Some(representation) => {
+                let request = FetchRequest { key, representation, wait: Duration::ZERO, offset: 0 };
+                self.upstream.fetch(request, deadline).await?.boxed()
+            }
+            None => stream::empty().boxed(),
+        };
+        Ok(rows.map(|part| Ok(Part::Rows(part?))))
     }
 }
 
@@ -72,11 +110,7 @@ impl Gateway for Handler {
         request: Request<proto::GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let deadline = Deadline::of(request.metadata());
-        let permit = self.admission.clone().try_acquire_owned().map_err(|_| {
-            let limit = self.limits.requests;
-            Error::exhausted("QUEUE_FULL", format!("{limit} requests are in progress already"), RETRY_AFTER)
-                .with("limit", limit)
-        })?;
+        let permit = self.admit()?;
         let answer = self.prepare(GenerateRequest::try_from(request.into_inner())?, deadline).await?;
         let (sender, events) = mpsc::channel(EVENTS);
         self.tasks.spawn(async move {
@@ -84,6 +118,42 @@ impl Gateway for Handler {
             answer.run(sender).await;
         });
         Ok(Response::new(ReceiverStream::new(events).map(|event| Ok(event?.into())).boxed()))
+    }
+
+    type EncodeStream = Pin<Box<dyn Stream<Item = Result<proto::EncodeResponse, Status>> + Send>>;
+
+    async fn encode(&self, request: Request<proto::EncodeRequest>) -> Result<Response<Self::EncodeStream>, Status> {
+        let deadline = Deadline::of(request.metadata()).within(self.limits.time);
+        let permit = self.admit()?;
+        let request = EncodeRequest::try_from(request.into_inner())?;
+        let representation = request.rows;
+        let encoded = self.encodes.encode(request, deadline).await?;
+        let rows = self.rows(encoded.image.key, representation, deadline).await?;
+        let parts = stream::iter([Ok(Part::Encoded(encoded.into()))]).chain(rows).map(move |part| {
+            let _in_progress = &permit;
+            Ok(proto::EncodeResponse { part: Some(part?) })
+        });
+        Ok(Response::new(parts.boxed()))
+    }
+
+    type EncodeBatchStream = Pin<Box<dyn Stream<Item = Result<proto::EncodeBatchResponse, Status>> + Send>>;
+
+    async fn encode_batch(
+        &self,
+        request: Request<Streaming<proto::EncodeBatchRequest>>,
+    ) -> Result<Response<Self::EncodeBatchStream>, Status> {
+        let deadline = Deadline::of(request.metadata());
+        let permit = self.admit()?;
+        let mut requests = request.into_inner();
+        let Some(first) = requests.message().await? else { return Ok(Response::new(stream::empty().boxed())) };
+        let first = BatchRequest::from(first);
+        let in_order = first.in_order;
+        let requests = stream::iter([Ok(first)]).chain(requests.map(|request| Ok(request?.into())));
+        let answers = self.encodes.clone().batch(requests, in_order, self.limits.batch, deadline).map(move |answer| {
+            let _in_progress = &permit;
+            Ok(answer?.into())
+        });
+        Ok(Response::new(answers.boxed()))
     }
 }
 

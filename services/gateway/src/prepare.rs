@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use tessera_anyres::{Geometry, Plan};
-use tessera_api::gateway::{self, GenerateRequest};
-use tessera_api::{Error, Result};
+use tessera_api::embedding::KeyStatus;
+use tessera_api::gateway::{self, GenerateRequest, ImagePlan, ImageSource};
+use tessera_api::{Error, ErrorKind, Result};
 use tessera_checkpoint::{Checkpoint, GenerationDefaults};
 use tessera_embedding::{EncoderFingerprint, ImageKey};
 use tessera_image::ImageSettings;
@@ -20,15 +21,19 @@ pub(crate) struct Preparer {
     generation: GenerationDefaults,
     image: ImageSettings,
     limits: LimitSettings,
+    /// Part of every key.
+    pub(crate) salt: Bytes,
 }
 
 /// What the pools of this moment say.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Pools {
     /// Of the vision pool; not asked for when a request has no images.
     pub(crate) fingerprint: Option<EncoderFingerprint>,
     /// Longest sequence of the language pool.
     pub(crate) context: usize,
+    /// What is stored under the handles of a request.
+    pub(crate) stored: Vec<KeyStatus>,
 }
 
 /// A request that can be sent to the pools.
@@ -47,7 +52,8 @@ pub(crate) struct Prepared {
 pub(crate) struct PreparedImage {
     /// Its path in the request.
     pub(crate) field: String,
-    pub(crate) file: Bytes,
+    /// Nothing where a handle stands for it.
+    pub(crate) file: Option<Bytes>,
     pub(crate) key: ImageKey,
     pub(crate) plan: Plan,
 }
@@ -64,24 +70,31 @@ impl Preparer {
             generation: checkpoint.generation.clone(),
             image: settings.image,
             limits: settings.limits.clone(),
+            salt: Bytes::copy_from_slice(settings.tenant_salt.expose().as_bytes()),
         })
     }
 
     /// Prepares a request. Computes for milliseconds: hashes images, renders the template, tokenizes.
     ///
     /// # Errors
-    /// `Invalid`, with the path of the field that is at fault.
-    pub(crate) fn prepare(&self, request: GenerateRequest, pools: Pools) -> Result<Prepared> {
+    /// `Invalid`, with the path of the field that is at fault; `NotFound` for a handle of which nothing is stored.
+    pub(crate) fn prepare(&self, request: GenerateRequest, pools: &Pools) -> Result<Prepared> {
         let GenerateRequest { messages, settings, .. } = request;
         let generation = defaults::generation(&settings, &self.generation)?;
-        let (messages, files) = split(messages);
-        if files.len() > self.limits.images {
-            let (found, limit) = (files.len(), self.limits.images);
+        let (messages, sources) = split(messages);
+        if sources.len() > self.limits.images {
+            let (found, limit) = (sources.len(), self.limits.images);
             let error = Error::field("TOO_MANY_IMAGES", "messages", format!("{found} images, the limit is {limit}"));
             return Err(error.with("images", found).with("limit", limit));
         }
         let images = match &pools.fingerprint {
-            Some(encoder) => files.into_iter().map(|(field, file)| self.image(field, file, encoder)).collect(),
+            Some(encoder) => sources
+                .into_iter()
+                .map(|(field, source)| match source {
+                    ImageSource::File(file) => self.image(field, file, encoder),
+                    ImageSource::Stored(key) => self.stored(field, key, encoder, &pools.stored),
+                })
+                .collect(),
             None => Ok(Vec::new()),
         };
         let images: Vec<PreparedImage> = images?;
@@ -89,25 +102,62 @@ impl Preparer {
         let prompt = self
             .prompter
             .prompt(&messages, &counts)
-            .map_err(|error| Error::field(error.reason(), "messages", sources(&error)))?;
+            .map_err(|error| Error::field(error.reason(), "messages", with_causes(&error)))?;
         let room = Room { default: self.limits.default_max_tokens, prompt: prompt.ids.len(), context: pools.context };
         let lengths = defaults::lengths(&settings, &self.generation, room)?;
         Ok(Prepared { prompt, images, generation, lengths, settings })
     }
 
-    fn image(&self, field: String, file: Bytes, fingerprint: &EncoderFingerprint) -> Result<PreparedImage> {
+    /// Reads the header of an image file and computes its key.
+    ///
+    /// # Errors
+    /// `Invalid` for what is no image that can be used.
+    pub(crate) fn image(&self, field: String, file: Bytes, encoder: &EncoderFingerprint) -> Result<PreparedImage> {
         let probe = tessera_image::probe(&file, &self.image.limits())
             .map_err(|error| Error::field(error.reason(), field.clone(), error.to_string()))?;
         let plan = self.geometry.plan(probe.size_for(self.image.source));
-        // One tenant for now: its salt is empty.
-        let key = ImageKey::of(&[], fingerprint, &file);
-        Ok(PreparedImage { field, file, key, plan })
+        let key = ImageKey::of(&self.salt, encoder, &file);
+        Ok(PreparedImage { field, file: Some(file), key, plan })
+    }
+
+    /// Looks a handle up in what the vision pool says is stored.
+    fn stored(
+        &self,
+        field: String,
+        key: ImageKey,
+        encoder: &EncoderFingerprint,
+        stored: &[KeyStatus],
+    ) -> Result<PreparedImage> {
+        let found = stored.iter().find(|status| status.key == key).and_then(|status| status.stored);
+        let Some(image) = found else {
+            let message = format!("{field}: image {key} is not stored any more: send its file");
+            let error = Error::new(ErrorKind::NotFound, "EMBEDDING_NOT_FOUND", message);
+            return Err(error.with("key", key).with("field", field));
+        };
+        if image.encoder != *encoder {
+            let message =
+                format!("{field}: image {key} was encoded by another model or with other settings: send its file");
+            let error = Error::new(ErrorKind::Precondition, "ENCODER_MISMATCH", message);
+            return Err(error.with("key", key).with("encoder", image.encoder));
+        }
+        Ok(PreparedImage { field, file: None, key, plan: self.geometry.plan(image.image_size) })
     }
 }
 
-/// Takes the image files out of the messages, each with its path.
-fn split(messages: Vec<gateway::Message>) -> (Vec<Message>, Vec<(String, Bytes)>) {
-    let mut files = Vec::new();
+/// How the image was, or would be, cut.
+pub(crate) fn image_plan(image: &PreparedImage) -> ImagePlan {
+    ImagePlan {
+        key: image.key,
+        image_size: image.plan.image,
+        grid: image.plan.grid,
+        tiles: image.plan.tile_count(),
+        image_tokens: image.plan.image_tokens(),
+    }
+}
+
+/// Takes the images out of the messages, each with its path.
+fn split(messages: Vec<gateway::Message>) -> (Vec<Message>, Vec<(String, ImageSource)>) {
+    let mut sources = Vec::new();
     let messages = messages.into_iter().enumerate().map(|(index, message)| {
         let role = match message.role {
             gateway::Role::System => Role::System,
@@ -116,18 +166,18 @@ fn split(messages: Vec<gateway::Message>) -> (Vec<Message>, Vec<(String, Bytes)>
         };
         let content = message.parts.into_iter().enumerate().map(|(part_index, part)| match part {
             gateway::Part::Text(text) => Part::Text(text),
-            gateway::Part::Image(file) => {
-                files.push((format!("messages[{index}].parts[{part_index}].image"), file));
+            gateway::Part::Image(source) => {
+                sources.push((format!("messages[{index}].parts[{part_index}].image"), source));
                 Part::Image
             }
         });
         Message { role, content: content.collect() }
     });
-    (messages.collect(), files)
+    (messages.collect(), sources)
 }
 
 /// An error with the errors that it came from, in one line.
-fn sources(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

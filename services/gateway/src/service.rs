@@ -7,7 +7,8 @@ use tessera_prompt::PromptError;
 use tessera_rpc::{Server, ServerError, Service, Tasks};
 use tokio::sync::Semaphore;
 
-use crate::grpc::Handler;
+use crate::encode::Encodes;
+use crate::grpc::{Handler, store};
 use crate::prepare::Preparer;
 use crate::settings::Settings;
 use crate::upstream::Upstream;
@@ -45,17 +46,30 @@ pub async fn build(settings: Settings) -> Result<Service, BuildError> {
         Ok::<_, BuildError>((checkpoint, preparer))
     });
     let (checkpoint, preparer) = reading.await.map_err(|_| BuildError::Interrupted)??;
-    let upstream = Upstream::new(&settings.vision, &settings.language, checkpoint.model.image_token_id)?;
-    let upstream = Arc::new(upstream);
+    let (token, salt) = (checkpoint.model.image_token_id, preparer.salt.clone());
+    let upstream = Arc::new(Upstream::new(&settings.vision, &settings.language, token, salt)?);
     upstream.watch(&tasks);
+    let preparer = Arc::new(preparer);
+    let encodes = Encodes {
+        preparer: preparer.clone(),
+        upstream: upstream.clone(),
+        time: settings.limits.time,
+        tasks: tasks.clone(),
+    };
+    let store = store::Handler {
+        encodes: encodes.clone(),
+        salt: preparer.salt.clone(),
+        max_bytes: settings.limits.request.as_usize(),
+    };
     let handler = Handler {
-        preparer: Arc::new(preparer),
+        preparer,
         upstream,
+        encodes,
         admission: Arc::new(Semaphore::new(settings.limits.requests)),
         limits: settings.limits.clone(),
         tasks: tasks.clone(),
     };
-    let server = Server::new(settings.server)?.with(handler.into_service());
+    let server = Server::new(settings.server)?.with(handler.into_service()).with(store.into_service());
     tracing::info!(vision = ?settings.vision, language = ?settings.language, "gateway is ready");
     Ok(Service::new(server, tasks, None))
 }

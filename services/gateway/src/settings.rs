@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tessera_config::{ByteSize, Problems, Validate, duration};
+use tessera_config::{ByteSize, Problems, Secret, Validate, duration};
 use tessera_image::ImageSettings;
 use tessera_rpc::ServerSettings;
 use tessera_telemetry::LogSettings;
@@ -24,6 +24,8 @@ pub struct Settings {
     pub language: Vec<String>,
     /// Bounds and routes of images; must be those of the vision workers.
     pub image: ImageSettings,
+    /// Part of every image key: gateways with different salts never share an image, whatever they store it in.
+    pub tenant_salt: Secret,
     /// Bounds of requests.
     pub limits: LimitSettings,
     /// Bounds of the server.
@@ -45,6 +47,8 @@ pub struct LimitSettings {
     /// Longest time that a request may take, whatever its caller grants.
     #[serde(with = "duration")]
     pub time: Duration,
+    /// Images of one batch that are encoded at once.
+    pub batch: usize,
     /// New tokens at most when neither request nor checkpoint says.
     pub default_max_tokens: usize,
 }
@@ -57,6 +61,7 @@ impl Default for Settings {
             vision: vec!["http://127.0.0.1:50052".into()],
             language: vec!["http://127.0.0.1:50053".into()],
             image: ImageSettings::default(),
+            tenant_salt: Secret::default(),
             limits: LimitSettings::default(),
             server: ServerSettings::default(),
             log: LogSettings::default(),
@@ -71,6 +76,7 @@ impl Default for LimitSettings {
             images: 16,
             requests: 1024,
             time: Duration::from_secs(600),
+            batch: 32,
             default_max_tokens: 256,
         }
     }
@@ -91,6 +97,7 @@ impl Validate for Settings {
         let positive = [
             ("limits.request", self.limits.request.as_u64() > 0),
             ("limits.requests", self.limits.requests > 0),
+            ("limits.batch", self.limits.batch > 0),
             ("limits.default_max_tokens", self.limits.default_max_tokens > 0),
         ];
         for (key, _) in positive.iter().filter(|(_, fine)| !fine) {

@@ -1,10 +1,12 @@
 //! The two pools: which worker gets what, and the calls.
 
 mod balance;
+mod store;
 mod watch;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tessera_api::language::{self, Event, GenerateRequest};
 use tessera_api::proto::language::v1 as language_proto;
 use tessera_api::proto::language::v1::language_worker_client::LanguageWorkerClient;
@@ -34,6 +36,8 @@ pub(crate) struct Upstream {
     /// Longest sequence that the language pool said it takes.
     context: RwLock<Option<usize>>,
     image_token_id: u32,
+    /// Part of every key.
+    salt: Bytes,
 }
 
 #[derive(Debug)]
@@ -52,11 +56,11 @@ pub(crate) struct Events {
 }
 
 impl Upstream {
-    /// Makes the pools of these URLs.
+    /// Makes the pools of these URLs, for keys with this salt.
     ///
     /// # Errors
     /// Names the URL that is none.
-    pub(crate) fn new(vision: &[String], language: &[String], image_token_id: u32) -> Result<Self> {
+    pub(crate) fn new(vision: &[String], language: &[String], image_token_id: u32, salt: Bytes) -> Result<Self> {
         let workers = |urls: &[String]| {
             let worker = |url: &String| Ok(Worker { url: url.clone(), channel: client::channel(url)? });
             urls.iter().map(worker).collect::<Result<Vec<_>>>()
@@ -68,6 +72,7 @@ impl Upstream {
             fingerprint: RwLock::new(None),
             context: RwLock::new(None),
             image_token_id,
+            salt,
         })
     }
 
@@ -143,8 +148,9 @@ impl Upstream {
     ///
     /// # Errors
     /// The worker's.
-    pub(crate) async fn encode(&self, request: EncodeRequest, deadline: Deadline) -> Result<Encoded> {
-        let worker = &self.vision[self.vision_index(&request.key)];
+    pub(crate) async fn encode(&self, image: Bytes, key: ImageKey, deadline: Deadline) -> Result<Encoded> {
+        let worker = &self.vision[self.vision_index(&key)];
+        let request = EncodeRequest { image, key, tenant_salt: self.salt.clone() };
         let mut client = VisionWorkerClient::new(worker.channel.clone());
         match client.encode(deadline.request(request.into())).await {
             Ok(response) => Encoded::try_from(response.into_inner()),

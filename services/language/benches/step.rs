@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tessera_api::language::GenerateRequest;
-use tessera_embedding::{Artifact, ImageKey};
+use tessera_embedding::{ImageFeatures, ImageKey};
 use tessera_language::engine::{
     BlockId, Command, Engine, Events, Limits, ModelRunner, RunError, Scores, Sequence, SequenceId, Slice,
 };
@@ -34,7 +34,7 @@ impl Scores for Same {
 impl ModelRunner for Idle {
     type Scores = Same;
 
-    fn place(&mut self, _: ImageKey, _: &Artifact) -> Result<(), RunError> {
+    fn place(&mut self, _: ImageKey, _: &ImageFeatures) -> Result<(), RunError> {
         Ok(())
     }
 

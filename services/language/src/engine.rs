@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use tessera_api::language::{Event, GenerateRequest};
 use tessera_api::{Error, ErrorKind, Result};
-use tessera_embedding::Artifact;
+use tessera_embedding::ImageFeatures;
 use tessera_rpc::Deadline;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -63,7 +63,7 @@ pub enum Command {
         /// Which of its images.
         index: usize,
         /// As pulled and verified.
-        features: Result<Arc<Artifact>>,
+        features: Result<Arc<ImageFeatures>>,
     },
 }
 
@@ -89,7 +89,7 @@ pub struct Arrivals {
 
 impl Arrivals {
     /// Gives a sequence the features of one of its images, or the reason why there are none.
-    pub async fn give(&self, id: SequenceId, index: usize, features: Result<Arc<Artifact>>) {
+    pub async fn give(&self, id: SequenceId, index: usize, features: Result<Arc<ImageFeatures>>) {
         if let Some(commands) = self.commands.upgrade()
             && commands.send(Command::Image { id, index, features }).await.is_err()
         {

@@ -8,7 +8,7 @@ use moka::policy::EvictionPolicy;
 use tessera_anyres::Geometry;
 use tessera_api::language::ImageReference;
 use tessera_api::{Error, ErrorKind, Result};
-use tessera_embedding::{Artifact, ImageKey};
+use tessera_embedding::{ImageFeatures, ImageKey};
 use tessera_rpc::client::Channels;
 use tessera_rpc::{Deadline, Tasks};
 use tokio::sync::Semaphore;
@@ -32,7 +32,7 @@ pub(crate) struct Features {
     columns: usize,
     /// The last ones, for sequences that ask about the same image. By store too: what one of them says of an image is
     /// nobody's word but its own.
-    recent: Cache<(ImageKey, String), Arc<Artifact>>,
+    recent: Cache<(ImageKey, String), Arc<ImageFeatures>>,
     tasks: Tasks,
 }
 
@@ -47,7 +47,7 @@ impl Features {
             columns,
             recent: Cache::builder()
                 .max_capacity(settings.cache.as_u64())
-                .weigher(|_, artifact: &Arc<Artifact>| u32::try_from(artifact.bytes()).unwrap_or(u32::MAX))
+                .weigher(|_, artifact: &Arc<ImageFeatures>| u32::try_from(artifact.bytes()).unwrap_or(u32::MAX))
                 .eviction_policy(EvictionPolicy::lru())
                 .build(),
             tasks,
@@ -88,7 +88,7 @@ impl Features {
 
     /// The features of an image. Whoever asks while they are being fetched waits for the same fetch; should the one who
     /// began it leave, the next one begins again.
-    async fn fetch(&self, image: &ImageReference, deadline: Deadline) -> Result<Arc<Artifact>> {
+    async fn fetch(&self, image: &ImageReference, deadline: Deadline) -> Result<Arc<ImageFeatures>> {
         let fetching = async {
             let place = (image.key, image.store.clone());
             let fetched = self.recent.try_get_with(place, self.fetch_from_store(image)).await;
@@ -99,13 +99,14 @@ impl Features {
         Ok(features)
     }
 
-    async fn fetch_from_store(&self, image: &ImageReference) -> Result<Arc<Artifact>> {
+    async fn fetch_from_store(&self, image: &ImageReference) -> Result<Arc<ImageFeatures>> {
         let Ok(_permit) = self.permits.acquire().await else { return Err(Error::draining()) };
         let channel = self.channels.get(&image.store)?;
         // Not the deadline of the one who asked first: others may wait longer.
         let deadline = Deadline::default().within(self.wait + TRANSFER);
         let shape = (self.geometry.plan(image.image_size).feature_rows(), self.columns);
-        let fetched = store::fetch(channel, image, shape, self.wait, deadline).await;
+        let wait = if image.is_stored { Duration::ZERO } else { self.wait };
+        let fetched = store::fetch(channel, image, shape, wait, deadline).await;
         fetched.map(Arc::new).map_err(|error| unreachable(&image.store, error))
     }
 }

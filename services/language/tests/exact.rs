@@ -13,7 +13,7 @@ use tessera_api::language::{
     BeamSearch, Choice, Draw, EarlyStopping, Event, FinishReason, GenerateRequest, Generator, ImageReference, Sampling,
 };
 use tessera_checkpoint::Checkpoint;
-use tessera_embedding::{Artifact, EncoderFingerprint, ImageKey};
+use tessera_embedding::{EncoderFingerprint, ImageFeatures, ImageKey};
 use tessera_language::engine::{CandleRunner, Command, Engine, Events, Limits, Pull, Sequence, SequenceId};
 use tessera_model::{LanguageModel, LoadOptions, VisionModel};
 use tessera_rpc::Deadline;
@@ -29,7 +29,7 @@ struct Tiny {
     checkpoint: Checkpoint,
     language: Arc<LanguageModel>,
     prompts: Vec<GenerateRequest>,
-    features: Vec<(ImageKey, Arc<Artifact>)>,
+    features: Vec<(ImageKey, Arc<ImageFeatures>)>,
 }
 
 impl Tiny {
@@ -55,7 +55,7 @@ impl Tiny {
             let one = HostTensor::new(one.dtype(), one.shape()[1..].to_vec(), one.into_data()).unwrap();
             let encoded = vision.encode(&one.narrow(0, plan.tile_count()).unwrap()).unwrap();
             let features = vision.pack(&encoded, &plan).unwrap();
-            self.features.push((key(case, index), Arc::new(Artifact::seal(size, features))));
+            self.features.push((key(case, index), Arc::new(ImageFeatures::seal(size, features))));
         }
     }
 
@@ -69,7 +69,13 @@ impl Tiny {
             let start = from + ids[from..].iter().position(is_image).unwrap();
             from = start + tokens;
             let key = key(case, index);
-            images.push(ImageReference { key, positions: start..from, image_size, store: String::new() });
+            images.push(ImageReference {
+                key,
+                positions: start..from,
+                image_size,
+                store: String::new(),
+                is_stored: false,
+            });
         }
         GenerateRequest { images, logprobs: Some(2), ..GenerateRequest::greedy(ids, NonZeroUsize::MIN) }
     }

@@ -3,12 +3,12 @@
 mod batch;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tessera_anyres::Plan;
 use tessera_api::{Error, ErrorKind, Result};
-use tessera_embedding::Artifact;
 use tessera_model::VisionModel;
 use tessera_tensor::HostTensor;
 use tokio::sync::{mpsc, oneshot};
@@ -18,7 +18,7 @@ use batch::Batcher;
 /// What the device is asked to do.
 enum Job {
     Encode(EncodeJob),
-    Project { artifact: Arc<Artifact>, plan: Plan, reply: oneshot::Sender<Result<HostTensor>> },
+    Project { features: HostTensor, plan: Plan, reply: oneshot::Sender<Result<HostTensor>> },
 }
 
 /// An image of which some tiles are encoded.
@@ -45,6 +45,8 @@ pub(crate) struct Features {
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
     jobs: mpsc::Sender<Job>,
+    /// Microseconds in forward passes so far.
+    busy: Arc<AtomicU64>,
 }
 
 impl Device {
@@ -54,8 +56,16 @@ impl Device {
     /// When the system gives no thread.
     pub(crate) fn start(model: VisionModel, tiles: usize, waiting: usize) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, inbox) = mpsc::channel(waiting);
-        let thread = std::thread::Builder::new().name("device".into()).spawn(move || run(&model, tiles, inbox))?;
-        Ok((Self { jobs }, thread))
+        let busy = Arc::new(AtomicU64::new(0));
+        let spent = Arc::clone(&busy);
+        let thread = std::thread::Builder::new().name("device".into());
+        let thread = thread.spawn(move || run(&model, tiles, inbox, &spent))?;
+        Ok((Self { jobs, busy }, thread))
+    }
+
+    /// What was spent in forward passes so far.
+    pub(crate) fn busy(&self) -> Duration {
+        Duration::from_micros(self.busy.load(Ordering::Relaxed))
     }
 
     /// Encodes the tiles of one image.
@@ -71,9 +81,9 @@ impl Device {
     ///
     /// # Errors
     /// As [`Self::encode`].
-    pub(crate) async fn project(&self, artifact: Arc<Artifact>, plan: Plan) -> Result<HostTensor> {
+    pub(crate) async fn project(&self, features: HostTensor, plan: Plan) -> Result<HostTensor> {
         let (reply, done) = oneshot::channel();
-        self.ask(Job::Project { artifact, plan, reply }, done).await
+        self.ask(Job::Project { features, plan, reply }, done).await
     }
 
     async fn ask<T>(&self, job: Job, done: oneshot::Receiver<Result<T>>) -> Result<T> {
@@ -84,14 +94,14 @@ impl Device {
 }
 
 /// The thread: one forward pass after the other while there are tiles, asleep while there are none.
-fn run(model: &VisionModel, tiles: usize, mut inbox: mpsc::Receiver<Job>) {
+fn run(model: &VisionModel, tiles: usize, mut inbox: mpsc::Receiver<Job>, busy: &AtomicU64) {
     let mut batcher = Batcher::new(tiles);
     loop {
         let next = if batcher.is_empty() { inbox.blocking_recv() } else { inbox.try_recv().ok() };
         match next {
             Some(Job::Encode(job)) => batcher.push(job),
-            Some(Job::Project { artifact, plan, reply }) => {
-                let rows = model.project(&artifact.features, &plan).map_err(|error| failed(&error));
+            Some(Job::Project { features, plan, reply }) => {
+                let rows = model.project(&features, &plan).map_err(|error| failed(&error));
                 // The one who asked may have left.
                 let _ = reply.send(rows);
                 continue;
@@ -100,10 +110,12 @@ fn run(model: &VisionModel, tiles: usize, mut inbox: mpsc::Receiver<Job>) {
             None => {}
         }
         if batcher.is_full() || inbox.is_empty() {
+            let began = Instant::now();
             batcher.run(
                 |pixels| model.encode(pixels).map_err(|error| failed(&error)),
                 |rows, plan| model.pack(rows, plan).map_err(|error| failed(&error)),
             );
+            busy.fetch_add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
     }
 }

@@ -7,14 +7,15 @@ use bytes::Bytes;
 use tessera_anyres::{Geometry, Plan};
 use tessera_api::vision::{EncodeRequest, EncodeTimings, Encoded};
 use tessera_api::{Error, ErrorKind, Result};
-use tessera_embedding::{Artifact, Begin, EncoderFingerprint, ImageKey, Lead, Store};
+use tessera_embedding::{Artifact, EncoderFingerprint, ImageKey, Origin, Provenance, TenantId};
 use tessera_image::{ImageError, ImageSettings, Preprocessor};
 use tessera_rpc::{Deadline, Tasks};
+use tessera_store::{Begin, Kept, Lead, Store};
 use tessera_tensor::HostTensor;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::device::Device;
-use crate::settings::BatchSettings;
+use crate::settings::{BatchSettings, RowFormat};
 
 /// Callers ask again after this when too many tiles wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -35,9 +36,21 @@ pub(crate) struct Encoder {
     /// Tiles that may wait.
     waiting: Arc<Semaphore>,
     waiting_limit: usize,
+    rows: RowFormat,
     /// Images that may be decoded at once.
     preprocessing: Semaphore,
     tasks: Tasks,
+}
+
+/// One image that is being encoded.
+struct Work {
+    image: Bytes,
+    tenant: TenantId,
+    plan: Plan,
+    /// For the caller that began it.
+    timings: Arc<Mutex<EncodeTimings>>,
+    /// Its places in the queue.
+    _admission: OwnedSemaphorePermit,
 }
 
 /// What an [`Encoder`] is made of.
@@ -49,13 +62,14 @@ pub(crate) struct Parts {
     pub(crate) image: ImageSettings,
     pub(crate) preprocessor: Preprocessor,
     pub(crate) batch: BatchSettings,
+    pub(crate) rows: RowFormat,
     pub(crate) tasks: Tasks,
 }
 
 impl Encoder {
     /// Puts an encoder together.
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { fingerprint, geometry, store, device, image, preprocessor, batch, tasks } = parts;
+        let Parts { fingerprint, geometry, store, device, image, preprocessor, batch, rows, tasks } = parts;
         Arc::new(Self {
             fingerprint,
             geometry,
@@ -65,6 +79,7 @@ impl Encoder {
             preprocessor,
             waiting: Arc::new(Semaphore::new(batch.waiting_tiles)),
             waiting_limit: batch.waiting_tiles,
+            rows,
             preprocessing: Semaphore::new(batch.preprocess),
             tasks,
         })
@@ -78,10 +93,14 @@ impl Encoder {
     pub(crate) async fn encode(self: &Arc<Self>, request: EncodeRequest, deadline: Deadline) -> Result<Encoded> {
         let key = request.key;
         let plan = self.examine(&request).await?;
-        let (artifact, stored_before, timings) = match self.store.begin(key)? {
-            Begin::Stored(artifact) => (artifact, true, EncodeTimings::default()),
+        let beginning = async { Ok(self.store.begin(&key).await?) };
+        let begun = deadline.bound("the store was being asked for an image", beginning).await?;
+        let unspent = EncodeTimings::default();
+        let (artifact, stored_before, durable, timings) = match begun {
+            Begin::Stored(artifact) => (artifact, true, self.store.kept(&key) == Kept::Durably, unspent),
             Begin::Join(joined) => {
-                (deadline.bound("an image was being encoded", joined.outcome()).await?, false, EncodeTimings::default())
+                let (artifact, kept) = deadline.bound("an image was being encoded", joined.outcome()).await?;
+                (artifact, false, kept == Kept::Durably, unspent)
             }
             Begin::Lead(lead) => {
                 let admission = match self.admit(&plan) {
@@ -94,21 +113,34 @@ impl Encoder {
                 let timings = Arc::new(Mutex::new(EncodeTimings::default()));
                 // A task of its own: others may have joined when the first caller leaves.
                 let joined = lead.join();
-                let work = Arc::clone(self).lead(lead, request.image, plan, admission, Arc::clone(&timings));
-                self.tasks.spawn(work);
-                let artifact = deadline.bound("the image was being encoded", joined.outcome()).await?;
+                let work = Work {
+                    image: request.image,
+                    tenant: TenantId::of(&request.tenant_salt),
+                    plan,
+                    timings: Arc::clone(&timings),
+                    _admission: admission,
+                };
+                self.tasks.spawn(Arc::clone(self).lead(lead, work));
+                let (artifact, kept) = deadline.bound("the image was being encoded", joined.outcome()).await?;
                 let timings = *timings.lock().unwrap_or_else(PoisonError::into_inner);
-                (artifact, false, timings)
+                (artifact, false, kept == Kept::Durably, timings)
             }
         };
-        Ok(Encoded { image_size: artifact.image_size, image_tokens: plan.image_tokens(), stored_before, timings })
+        Ok(Encoded {
+            image_size: artifact.image_size,
+            image_tokens: plan.image_tokens(),
+            stored_before,
+            durable,
+            timings,
+        })
     }
 
     /// Checks key and headers on the pool for blocking work: hashing a large file takes milliseconds.
     async fn examine(self: &Arc<Self>, request: &EncodeRequest) -> Result<Plan> {
         let (this, image, key) = (Arc::clone(self), request.image.clone(), request.key);
+        let salt = request.tenant_salt.clone();
         let examined = self.tasks.spawn_blocking(move || {
-            let own = ImageKey::of(&[], &this.fingerprint, &image);
+            let own = ImageKey::of(&salt, &this.fingerprint, &image);
             if own != key {
                 let message = format!(
                     "key {key} is not this encoder's key {own} of the image: \
@@ -137,27 +169,31 @@ impl Encoder {
     }
 
     /// Encodes for everybody who waits for this key.
-    async fn lead(
-        self: Arc<Self>,
-        lead: Lead<Error>,
-        image: Bytes,
-        plan: Plan,
-        _admission: OwnedSemaphorePermit,
-        timings: Arc<Mutex<EncodeTimings>>,
-    ) {
+    async fn lead(self: Arc<Self>, lead: Lead<Error>, work: Work) {
         let encoded = async {
-            let (pixels, preprocess) = self.preprocess(&lead, image).await?;
-            let features = self.device.encode(pixels, plan).await?;
+            let (pixels, preprocess) = self.preprocess(&lead, work.image.clone()).await?;
+            let features = self.device.encode(pixels, work.plan).await?;
             let spent = EncodeTimings { preprocess, queue: features.queue, forward: features.forward };
-            *timings.lock().unwrap_or_else(PoisonError::into_inner) = spent;
-            Ok(Artifact::seal(plan.image, features.rows))
+            *work.timings.lock().unwrap_or_else(PoisonError::into_inner) = spent;
+            self.seal(&work, features.rows).await
         };
         match encoded.await {
             Ok(artifact) => {
-                lead.store(artifact);
+                lead.store(artifact).await;
             }
             Err(error) => lead.fail(error),
         }
+    }
+
+    /// Makes an artifact of rows on the pool for blocking work: checksums of megabytes take milliseconds.
+    async fn seal(&self, work: &Work, rows: HostTensor) -> Result<Artifact> {
+        let provenance = Provenance::now(self.fingerprint, work.tenant, Origin::Encoded, work.plan.grid);
+        let (image_size, format) = (work.plan.image, self.rows);
+        let sealing = self.tasks.spawn_blocking(move || {
+            let artifact = Artifact::seal(image_size, rows, provenance);
+            if format == RowFormat::Int8 { artifact.quantize() } else { artifact }
+        });
+        sealing.await.map_err(|_| Error::draining())
     }
 
     /// Decodes, resizes, cuts and normalises on the pool for blocking work, a bounded number of images at a time.

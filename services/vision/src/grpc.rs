@@ -39,6 +39,7 @@ impl VisionWorker for Handler {
 
     async fn describe(&self, _: Request<proto::DescribeRequest>) -> Result<Response<proto::DescribeResponse>, Status> {
         let version = env!("CARGO_PKG_VERSION").into();
-        Ok(Response::new(Description { fingerprint: self.encoder.fingerprint, version }.into()))
+        let busy = self.encoder.device.busy();
+        Ok(Response::new(Description { fingerprint: self.encoder.fingerprint, version, busy }.into()))
     }
 }

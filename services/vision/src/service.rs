@@ -1,15 +1,18 @@
 //! The worker put together: settings → model → encoder → server → drain.
 
 use tessera_checkpoint::{Checkpoint, CheckpointError};
-use tessera_embedding::{EncoderFingerprint, Store, StoreOptions};
+use tessera_embedding::EncoderFingerprint;
 use tessera_image::{ImageSettings, PREPROCESSING_REVISION, Preprocessor};
 use tessera_model::{LoadOptions, ModelError, Progress, VisionModel};
 use tessera_rpc::{Server, ServerError, Service, Tasks};
+use tessera_store::{RemoteError, Store, StoreError};
 
 use crate::device::Device;
 use crate::encoder::{Encoder, Parts};
 use crate::grpc;
 use crate::settings::Settings;
+use crate::stored::Stored;
+use crate::tiers;
 
 /// Why the worker could not start.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,12 @@ pub enum BuildError {
         /// What an image takes.
         image: usize,
     },
+    /// The folder of the store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The settings of the shared store name no server.
+    #[error("store.shared: {0}")]
+    Shared(#[from] RemoteError),
     /// The server could not be put together.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -65,8 +74,9 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
     let fingerprint = fingerprint(&model, &checkpoint, &settings.image);
     let geometry = checkpoint.geometry();
     let preprocessor = Preprocessor::new(&checkpoint.processor.image, geometry.clone(), settings.image.resizer);
-    let store =
-        Store::new(StoreOptions { memory_bytes: settings.store.memory.as_u64(), open_keys: settings.store.open_keys });
+    let (store, background) = Store::open(tiers::options(&settings.store)?).await?;
+    let stop = tasks.stop().clone();
+    tasks.spawn(background.run(async move { stop.cancelled().await }));
     let (device, thread) = Device::start(model, settings.batch.tiles, settings.batch.waiting_tiles)?;
     let encoder = Encoder::new(Parts {
         fingerprint,
@@ -76,12 +86,15 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
         image: settings.image,
         preprocessor,
         batch: settings.batch.clone(),
+        rows: settings.store.rows,
         tasks: tasks.clone(),
     });
     let vision = grpc::Handler { encoder: encoder.clone() };
+    let stored = Stored { encoder, columns: checkpoint.model.feature_channels(), tasks: tasks.clone() };
+    let max_bytes = settings.image.max_file.as_usize();
     let server = Server::new(settings.server)?
-        .with(vision.into_service(settings.image.max_file.as_usize()))
-        .with(grpc::store::Handler { encoder }.into_service());
+        .with(vision.into_service(max_bytes))
+        .with(grpc::store::Handler { stored, max_bytes }.into_service());
     tracing::info!(%fingerprint, model = %settings.model.display(), "vision worker is ready");
     Ok(Service::new(server, tasks, Some(thread)))
 }

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tessera_config::{ByteSize, Problems, Validate};
+use tessera_config::{ByteSize, Problems, Secret, Validate, duration};
 use tessera_image::ImageSettings;
 use tessera_rpc::ServerSettings;
 use tessera_telemetry::LogSettings;
@@ -52,6 +53,56 @@ pub struct StoreSettings {
     pub memory: ByteSize,
     /// Images that are being encoded or waited for at once.
     pub open_keys: usize,
+    /// What is computed is kept as it is, or with a byte a number: half or a quarter of the room.
+    pub rows: RowFormat,
+    /// A folder that survives a restart.
+    pub disk: DiskSettings,
+    /// A server that all workers share.
+    pub shared: SharedSettings,
+}
+
+/// How rows are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RowFormat {
+    /// As they were computed.
+    #[default]
+    Computed,
+    /// A signed byte a number and a scale a row: an error of about half a percent.
+    Int8,
+}
+
+/// A folder of features, one file each.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiskSettings {
+    /// Whose only user this worker is. Empty: features are kept in memory only.
+    pub folder: PathBuf,
+    /// What its files may take; the least recently used go first.
+    pub size: ByteSize,
+}
+
+/// A server of features: Redis, Valkey, or an object store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SharedSettings {
+    /// `redis://HOST:PORT`, `rediss://…`, `s3://BUCKET/PREFIX` or `file:///PATH`. Empty: none.
+    pub url: String,
+    /// What the features there may take; the least recently used go first.
+    pub size: ByteSize,
+    /// How long an operation may take before it counts as failed.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Features that wait to be written there; more are not written.
+    pub pending: ByteSize,
+    /// Of an object store: its address, where that is not the provider's own.
+    pub endpoint: String,
+    /// Of an object store. Empty: `us-east-1`.
+    pub region: String,
+    /// Of an object store: who asks.
+    pub access_key: Secret,
+    /// Of an object store: the password of `access_key`; of Redis: the password, if the URL names none.
+    pub secret_key: Secret,
 }
 
 impl Default for Settings {
@@ -77,7 +128,34 @@ impl Default for BatchSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { memory: ByteSize::gib(1), open_keys: 1024 }
+        Self {
+            memory: ByteSize::gib(1),
+            open_keys: 1024,
+            rows: RowFormat::Computed,
+            disk: DiskSettings::default(),
+            shared: SharedSettings::default(),
+        }
+    }
+}
+
+impl Default for DiskSettings {
+    fn default() -> Self {
+        Self { folder: PathBuf::new(), size: ByteSize::gib(64) }
+    }
+}
+
+impl Default for SharedSettings {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            size: ByteSize::gib(64),
+            timeout: Duration::from_secs(2),
+            pending: ByteSize::mib(256),
+            endpoint: String::new(),
+            region: String::new(),
+            access_key: Secret::default(),
+            secret_key: Secret::default(),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Checks that several messages share.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tessera_anyres::ImageSize;
 use tessera_embedding::ImageKey;
@@ -44,6 +44,16 @@ pub(crate) fn count(n: usize) -> u32 {
 /// Whole microseconds, saturating.
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Whole seconds since 1970; 0 for what was before.
+pub(crate) fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The moment of so many seconds since 1970; none for 0 and for what no clock shows.
+pub(crate) fn at_unix_seconds(seconds: u64) -> Option<SystemTime> {
+    if seconds == 0 { None } else { SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) }
 }
 
 impl From<ImageSize> for proto::ImageSize {

@@ -1,14 +1,21 @@
 //! Domain types of `EmbeddingStore`.
 
-use std::time::Duration;
+mod upload;
+mod wire;
 
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
 use tessera_anyres::ImageSize;
-use tessera_embedding::ImageKey;
-use tessera_tensor::DType;
+use tessera_embedding::{EncoderFingerprint, ImageKey};
+use tessera_tensor::{DType, HostTensor};
 
-use crate::convert;
-use crate::error::{Error, Result};
-use crate::proto::embedding::v1 as proto;
+pub use upload::{chunks, read_upload, upload_parts};
+pub(crate) use wire::optional_representation;
+pub use wire::{key_bytes, keys, lease_ends, lease_response};
+
+/// Keys that one request may name.
+pub const MAX_KEYS: usize = 1024;
 
 /// What the rows of a payload are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +35,8 @@ pub struct FetchRequest {
     pub representation: Representation,
     /// How long to wait for a key that is not stored yet.
     pub wait: Duration,
+    /// Bytes of the payload to leave out at its beginning.
+    pub offset: u64,
 }
 
 /// What a payload is, told in front of it.
@@ -47,90 +56,124 @@ pub struct FetchHeader {
     pub checksum: [u8; 32],
 }
 
+/// A key, and what is stored under it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyStatus {
+    /// As it was asked for.
+    pub key: ImageKey,
+    /// Nothing where it is not stored.
+    pub stored: Option<StoredImage>,
+}
+
+/// What is stored under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredImage {
+    /// Size of the image.
+    pub image_size: ImageSize,
+    /// Prompt positions that it fills.
+    pub image_tokens: usize,
+    /// Element type of its rows.
+    pub dtype: DType,
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements in a row.
+    pub columns: usize,
+    /// What it takes in the store.
+    pub bytes: u64,
+    /// Where it is.
+    pub tiers: Tiers,
+    /// Uploaded by a client, not encoded from an image.
+    pub uploaded: bool,
+    /// When it was made.
+    pub created: SystemTime,
+    /// Until when it is promised to stay.
+    pub leased_until: Option<SystemTime>,
+    /// What encoded it.
+    pub encoder: EncoderFingerprint,
+}
+
+/// The places where an artifact is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tiers {
+    /// In a worker's memory.
+    pub memory: bool,
+    /// On a worker's disk.
+    pub disk: bool,
+    /// In the store that all workers share.
+    pub shared: bool,
+}
+
+/// Features that a client made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// The size of the image that they stand for.
+    pub image_size: ImageSize,
+    /// `[rows, columns]`.
+    pub features: HostTensor,
+    /// Part of their key.
+    pub tenant_salt: Bytes,
+}
+
+/// What an upload is, told in front of its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PutHeader {
+    pub(crate) image_size: ImageSize,
+    pub(crate) dtype: DType,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) tenant_salt: Bytes,
+}
+
+/// An upload that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uploaded {
+    /// Its handle.
+    pub key: ImageKey,
+    /// Prompt positions that it fills.
+    pub image_tokens: usize,
+    /// True when the same was stored before.
+    pub stored_before: bool,
+    /// True when a restart does not lose it.
+    pub durable: bool,
+}
+
+/// A checked request to keep keys for a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseRequest {
+    /// Which.
+    pub keys: Vec<ImageKey>,
+    /// From now on.
+    pub period: Duration,
+}
+
+/// What is to be forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeleteRequest {
+    /// These.
+    Keys(Vec<ImageKey>),
+    /// Whatever is stored of an image file.
+    Image(Bytes),
+    /// Everything of one tenant.
+    Tenant {
+        /// What its keys are made with.
+        salt: Bytes,
+    },
+}
+
 impl FetchHeader {
     /// Length of the payload in bytes; `None` where that overflows.
     pub fn payload_bytes(&self) -> Option<usize> {
-        self.rows.checked_mul(self.columns)?.checked_mul(self.dtype.size_bytes())
+        payload_bytes(self.rows, self.columns, self.dtype)
     }
 }
 
-impl From<Representation> for proto::Representation {
-    fn from(representation: Representation) -> Self {
-        match representation {
-            Representation::Features => Self::Features,
-            Representation::Projected => Self::Projected,
-        }
+impl PutHeader {
+    /// Length of the payload in bytes; `None` where that overflows.
+    pub(crate) fn payload_bytes(&self) -> Option<usize> {
+        payload_bytes(self.rows, self.columns, self.dtype)
     }
 }
 
-fn representation(value: i32) -> Result<Representation> {
-    match proto::Representation::try_from(value) {
-        Ok(proto::Representation::Unspecified | proto::Representation::Features) => Ok(Representation::Features),
-        Ok(proto::Representation::Projected) => Ok(Representation::Projected),
-        Err(_) => Err(convert::out_of_range("representation", value, "a representation that this version knows")),
-    }
-}
-
-impl TryFrom<proto::FetchRequest> for FetchRequest {
-    type Error = Error;
-
-    fn try_from(request: proto::FetchRequest) -> Result<Self> {
-        Ok(Self {
-            key: convert::key("key", &request.key)?,
-            representation: representation(request.representation)?,
-            wait: Duration::from_millis(request.wait_milliseconds.into()),
-        })
-    }
-}
-
-impl From<FetchRequest> for proto::FetchRequest {
-    fn from(request: FetchRequest) -> Self {
-        Self {
-            key: request.key.as_bytes().to_vec().into(),
-            representation: proto::Representation::from(request.representation).into(),
-            wait_milliseconds: u32::try_from(request.wait.as_millis()).unwrap_or(u32::MAX),
-        }
-    }
-}
-
-impl TryFrom<proto::FetchHeader> for FetchHeader {
-    type Error = Error;
-
-    fn try_from(header: proto::FetchHeader) -> Result<Self> {
-        let dtype = match header.data_type() {
-            proto::DataType::F32 => DType::F32,
-            proto::DataType::F16 => DType::F16,
-            proto::DataType::Bf16 => DType::BF16,
-            proto::DataType::Unspecified => return Err(convert::missing("header.data_type")),
-        };
-        let count = |field: &str, value: u64| {
-            usize::try_from(value).map_err(|_| convert::out_of_range(field, value, "a number of this machine"))
-        };
-        Ok(Self {
-            image_size: convert::image_size("header.image_size", header.image_size)?,
-            dtype,
-            representation: representation(header.representation)?,
-            rows: count("header.rows", header.rows)?,
-            columns: count("header.columns", header.columns)?,
-            checksum: *convert::key("header.checksum", &header.checksum)?.as_bytes(),
-        })
-    }
-}
-
-impl From<FetchHeader> for proto::FetchHeader {
-    fn from(header: FetchHeader) -> Self {
-        let data_type = match header.dtype {
-            DType::F32 => proto::DataType::F32,
-            DType::F16 => proto::DataType::F16,
-            DType::BF16 => proto::DataType::Bf16,
-        };
-        Self {
-            image_size: Some(header.image_size.into()),
-            data_type: data_type.into(),
-            representation: proto::Representation::from(header.representation).into(),
-            rows: header.rows as u64,
-            columns: header.columns as u64,
-            checksum: header.checksum.to_vec().into(),
-        }
-    }
+fn payload_bytes(rows: usize, columns: usize, dtype: DType) -> Option<usize> {
+    rows.checked_mul(columns)?.checked_mul(dtype.size_bytes())
 }

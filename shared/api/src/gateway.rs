@@ -1,5 +1,6 @@
 //! Domain types of `Gateway`: conversations in, events out.
 
+mod encode;
 mod settings;
 mod wire;
 
@@ -10,6 +11,7 @@ use tessera_anyres::ImageSize;
 use tessera_embedding::ImageKey;
 
 pub use crate::language::FinishReason;
+pub use encode::{BatchRequest, BatchResponse, EncodeRequest, Encoded, MAX_ID_BYTES};
 pub use settings::{BeamSettings, Settings};
 
 /// Stop strings that one request may name.
@@ -30,6 +32,16 @@ impl GenerateRequest {
     /// True when some message shows an image.
     pub fn has_images(&self) -> bool {
         self.messages.iter().flat_map(|message| &message.parts).any(|part| matches!(part, Part::Image(_)))
+    }
+
+    /// The handles that stand for images, in order of appearance.
+    pub fn handles(&self) -> Vec<ImageKey> {
+        let parts = self.messages.iter().flat_map(|message| &message.parts);
+        let handle = |part: &Part| match part {
+            Part::Image(ImageSource::Stored(key)) => Some(*key),
+            _ => None,
+        };
+        parts.filter_map(handle).collect()
     }
 }
 
@@ -58,8 +70,17 @@ pub enum Role {
 pub enum Part {
     /// Plain text.
     Text(String),
-    /// An image file.
-    Image(Bytes),
+    /// An image.
+    Image(ImageSource),
+}
+
+/// How a client names an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageSource {
+    /// By the file itself.
+    File(Bytes),
+    /// By the handle of one that was encoded before.
+    Stored(ImageKey),
 }
 
 /// What comes back: one `Started`, `PromptLogprobs` if they were asked for, any number of `Delta` and one `Finished` for

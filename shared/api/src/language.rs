@@ -62,6 +62,8 @@ pub struct ImageReference {
     pub image_size: ImageSize,
     /// URL of the `EmbeddingStore` to pull from.
     pub store: String,
+    /// The store said that it has them: they are not waited for.
+    pub is_stored: bool,
 }
 
 /// Why a sample ended.

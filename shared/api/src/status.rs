@@ -32,8 +32,14 @@ const UNDECODABLE: &str = "failed to decode Protobuf message";
 /// The transport's own words when it ends a request at its deadline.
 const TIMED_OUT: &str = "Timeout expired";
 
-fn code(kind: ErrorKind) -> Code {
+/// The status code of an error kind.
+pub(crate) fn code(kind: ErrorKind) -> Code {
     TABLE.iter().find(|row| row.0 == kind).map_or(Code::Internal, |row| row.1)
+}
+
+/// The error kind of a status code, as a number on the wire.
+pub(crate) fn kind_of(code: i32) -> ErrorKind {
+    TABLE.iter().find(|row| row.1 == Code::from(code)).map_or(ErrorKind::Internal, |row| row.0)
 }
 
 /// Kind and reason of a status without details: one of the transport, or of somebody else's server.

@@ -17,6 +17,8 @@ pub struct EncodeRequest {
     pub image: Bytes,
     /// The key that the caller computed.
     pub key: ImageKey,
+    /// Of the tenant whose image it is.
+    pub tenant_salt: Bytes,
 }
 
 /// An image whose features are stored.
@@ -28,6 +30,8 @@ pub struct Encoded {
     pub image_tokens: usize,
     /// True when nothing had to be computed.
     pub stored_before: bool,
+    /// True when a restart does not lose it.
+    pub durable: bool,
     /// Where the time went.
     pub timings: EncodeTimings,
 }
@@ -50,6 +54,8 @@ pub struct Description {
     pub fingerprint: EncoderFingerprint,
     /// Version of the worker.
     pub version: String,
+    /// What the device has spent in forward passes since the worker started.
+    pub busy: Duration,
 }
 
 impl TryFrom<proto::EncodeRequest> for EncodeRequest {
@@ -59,13 +65,13 @@ impl TryFrom<proto::EncodeRequest> for EncodeRequest {
         if request.image.is_empty() {
             return Err(Error::field("IMAGE_EMPTY", "image", "has no bytes"));
         }
-        Ok(Self { key: convert::key("key", &request.key)?, image: request.image })
+        Ok(Self { key: convert::key("key", &request.key)?, image: request.image, tenant_salt: request.tenant_salt })
     }
 }
 
 impl From<EncodeRequest> for proto::EncodeRequest {
     fn from(request: EncodeRequest) -> Self {
-        Self { image: request.image, key: request.key.as_bytes().to_vec().into() }
+        Self { image: request.image, key: request.key.as_bytes().to_vec().into(), tenant_salt: request.tenant_salt }
     }
 }
 
@@ -80,6 +86,7 @@ impl From<Encoded> for proto::EncodeResponse {
                 queue_microseconds: convert::micros(encoded.timings.queue),
                 forward_microseconds: convert::micros(encoded.timings.forward),
             }),
+            durable: encoded.durable,
         }
     }
 }
@@ -93,6 +100,7 @@ impl TryFrom<proto::EncodeResponse> for Encoded {
             image_size: convert::image_size("image_size", response.image_size)?,
             image_tokens: response.image_tokens as usize,
             stored_before: response.stored_before,
+            durable: response.durable,
             timings: EncodeTimings {
                 preprocess: Duration::from_micros(timings.preprocess_microseconds),
                 queue: Duration::from_micros(timings.queue_microseconds),
@@ -104,7 +112,11 @@ impl TryFrom<proto::EncodeResponse> for Encoded {
 
 impl From<Description> for proto::DescribeResponse {
     fn from(description: Description) -> Self {
-        Self { encoder_fingerprint: description.fingerprint.as_bytes().to_vec().into(), version: description.version }
+        Self {
+            encoder_fingerprint: description.fingerprint.as_bytes().to_vec().into(),
+            version: description.version,
+            busy_microseconds: convert::micros(description.busy),
+        }
     }
 }
 
@@ -114,6 +126,7 @@ impl TryFrom<proto::DescribeResponse> for Description {
     fn try_from(response: proto::DescribeResponse) -> Result<Self> {
         let fingerprint = EncoderFingerprint::try_from(&response.encoder_fingerprint[..])
             .map_err(|error| Error::field("FINGERPRINT_INVALID", "encoder_fingerprint", error.to_string()))?;
-        Ok(Self { fingerprint, version: response.version })
+        let busy = Duration::from_micros(response.busy_microseconds);
+        Ok(Self { fingerprint, version: response.version, busy })
     }
 }

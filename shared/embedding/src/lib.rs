@@ -1,9 +1,14 @@
-//! Image identity, the artifact that is stored under it, and the store of a vision worker.
+//! Image identity, and the artifact that is kept under it: features, where they come from, and the file that holds them.
 
 mod artifact;
+mod eight;
+mod features;
 mod key;
-mod store;
+mod wait;
 
-pub use artifact::{Artifact, ArtifactError};
-pub use key::{EncoderFingerprint, ImageKey, KeyError};
-pub use store::{Abandoned, Begin, Busy, Joined, Lead, Store, StoreOptions, WaitError};
+pub use artifact::format::{ArtifactFile, ArtifactHeader, HEADER_LIMIT};
+pub use artifact::{Artifact, ArtifactError, Origin, Provenance, Rows};
+pub use eight::EightBit;
+pub use features::ImageFeatures;
+pub use key::{EncoderFingerprint, HexError, ImageKey, KeyError, TenantId};
+pub use wait::{Abandoned, Busy, WaitError};

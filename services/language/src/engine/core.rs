@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tessera_api::language::{Choice, GenerateRequest};
 use tessera_api::{Error, Result};
-use tessera_embedding::{Artifact, ImageKey};
+use tessera_embedding::{ImageFeatures, ImageKey};
 
 use super::Command;
 use super::blocks::{BLOCK_POSITIONS, Blocks};
@@ -140,7 +140,7 @@ impl<R: ModelRunner> Engine<R> {
     }
 
     /// A sequence may have ended, or hold nothing now, when its features come: then they are let go.
-    fn image(&mut self, id: SequenceId, index: usize, features: Result<Arc<Artifact>>) {
+    fn image(&mut self, id: SequenceId, index: usize, features: Result<Arc<ImageFeatures>>) {
         let Some(sequence) = self.scheduler.find_running(id) else {
             if let Some(sequence) = self.scheduler.find_waiting(id) {
                 sequence.image_came_too_early(index);

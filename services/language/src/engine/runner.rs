@@ -5,7 +5,7 @@ mod candle;
 use std::ops::Range;
 
 use tessera_api::{Error, ErrorKind};
-use tessera_embedding::{Artifact, ImageKey};
+use tessera_embedding::{ImageFeatures, ImageKey};
 
 pub use self::candle::CandleRunner;
 use super::blocks::BlockId;
@@ -61,7 +61,7 @@ pub trait ModelRunner {
     ///
     /// # Errors
     /// When they are not this model's.
-    fn place(&mut self, key: ImageKey, features: &Artifact) -> Result<(), RunError>;
+    fn place(&mut self, key: ImageKey, features: &ImageFeatures) -> Result<(), RunError>;
 
     /// Lets go of an image, as often as it was placed.
     fn release(&mut self, key: ImageKey);

@@ -1,4 +1,4 @@
-//! The client of `EmbeddingStore`: pulls one artifact in chunks and verifies it.
+//! The client of `EmbeddingStore`: pulls the features of one image in chunks and verifies it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tessera_api::proto::embedding::v1 as proto;
 use tessera_api::proto::embedding::v1::embedding_store_client::EmbeddingStoreClient;
 use tessera_api::proto::embedding::v1::fetch_response::Part;
 use tessera_api::{Error, ErrorKind, Result};
-use tessera_embedding::Artifact;
+use tessera_embedding::ImageFeatures;
 use tessera_rpc::Deadline;
 use tessera_tensor::HostTensor;
 use tonic::Streaming;
@@ -27,8 +27,8 @@ pub(crate) async fn fetch(
     shape: (usize, usize),
     wait: Duration,
     deadline: Deadline,
-) -> Result<Artifact> {
-    let request = FetchRequest { key: image.key, representation: Representation::Features, wait };
+) -> Result<ImageFeatures> {
+    let request = FetchRequest { key: image.key, representation: Representation::Features, wait, offset: 0 };
     let response = EmbeddingStoreClient::new(channel).fetch(deadline.request(request.into())).await?;
     let mut parts = response.into_inner();
     let header = read_header(&mut parts).await?;
@@ -37,7 +37,7 @@ pub(crate) async fn fetch(
     let payload = read_payload(&mut parts, &header).await?;
     let features = HostTensor::new(header.dtype, vec![header.rows, header.columns], payload.freeze())
         .map_err(|error| corrupt(error.to_string()))?;
-    Artifact::open(header.image_size, features, header.checksum).map_err(|error| corrupt(error.to_string()))
+    ImageFeatures::open(header.image_size, features, header.checksum).map_err(|error| corrupt(error.to_string()))
 }
 
 async fn read_header(parts: &mut Streaming<proto::FetchResponse>) -> Result<FetchHeader> {

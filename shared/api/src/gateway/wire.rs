@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Event, FinishReason, Finished, GenerateRequest, ImagePlan, Logprobs, Message, Part, Role, Started, Timings,
-    TokenLogprob, Usage,
+    Event, FinishReason, Finished, GenerateRequest, ImagePlan, ImageSource, Logprobs, Message, Part, Role, Started,
+    Timings, TokenLogprob, Usage,
 };
 use crate::convert::{self, count, micros, missing};
 use crate::error::{Error, Result};
@@ -42,9 +42,12 @@ fn read_message(index: usize, message: proto::Message) -> Result<Message> {
         parts.push(match part.content.ok_or_else(|| missing(&field()))? {
             proto::part::Content::Text(text) => Part::Text(text),
             proto::part::Content::Image(image) => match image.source {
-                Some(proto::image::Source::Data(data)) if !data.is_empty() => Part::Image(data),
+                Some(proto::image::Source::Data(data)) if !data.is_empty() => Part::Image(ImageSource::File(data)),
                 Some(proto::image::Source::Data(_)) => {
                     return Err(Error::field("IMAGE_EMPTY", format!("{}.image.data", field()), "has no bytes"));
+                }
+                Some(proto::image::Source::Key(key)) => {
+                    Part::Image(ImageSource::Stored(convert::key(&format!("{}.image.key", field()), &key)?))
                 }
                 None => return Err(missing(&format!("{}.image.source", field()))),
             },
@@ -72,8 +75,12 @@ impl From<Message> for proto::Message {
         };
         let part = |part| match part {
             Part::Text(text) => proto::part::Content::Text(text),
-            Part::Image(data) => {
-                proto::part::Content::Image(proto::Image { source: Some(proto::image::Source::Data(data)) })
+            Part::Image(image) => {
+                let source = match image {
+                    ImageSource::File(data) => proto::image::Source::Data(data),
+                    ImageSource::Stored(key) => proto::image::Source::Key(key.as_bytes().to_vec().into()),
+                };
+                proto::part::Content::Image(proto::Image { source: Some(source) })
             }
         };
         let parts = message.parts.into_iter().map(|p| proto::Part { content: Some(part(p)) });

@@ -78,6 +78,7 @@ fn image_reference(
         positions,
         image_size: convert::image_size(&format!("{field}.image_size"), image.image_size)?,
         store: image.store,
+        is_stored: image.is_stored,
     })
 }
 
@@ -89,6 +90,7 @@ impl From<ImageReference> for proto::ImageReference {
             image_tokens: count(image.positions.len()),
             image_size: Some(image.image_size.into()),
             store: image.store,
+            is_stored: image.is_stored,
         }
     }
 }

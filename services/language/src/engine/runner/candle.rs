@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tessera_anyres::Geometry;
-use tessera_embedding::{Artifact, ImageKey};
+use tessera_embedding::{ImageFeatures, ImageKey};
 use tessera_model::{Chunk, ImageEmbedding, Input, KvPool, LanguageModel, Logits, ModelError, StepLogits};
 
 use super::{ModelRunner, RunError, Scores, Slice};
@@ -57,13 +57,13 @@ impl Scores for StepLogits {
 impl ModelRunner for CandleRunner {
     type Scores = StepLogits;
 
-    fn place(&mut self, key: ImageKey, features: &Artifact) -> Result<(), RunError> {
+    fn place(&mut self, key: ImageKey, features: &ImageFeatures) -> Result<(), RunError> {
         if let Some((_, needed)) = self.images.get_mut(&key) {
             *needed += 1;
             return Ok(());
         }
         let plan = self.geometry.plan(features.image_size);
-        let embedding = self.model.image_embedding(&features.features, &plan);
+        let embedding = self.model.image_embedding(&features.rows, &plan);
         let embedding = embedding.map_err(|error| RunError::Features(error.to_string()))?;
         self.images.insert(key, (embedding, 1));
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use tessera_anyres::ImageSize;
 use tessera_api::Result;
 use tessera_api::language::{Event, FinishReason, GenerateRequest, ImageReference};
-use tessera_embedding::{Artifact, EncoderFingerprint, ImageKey};
+use tessera_embedding::{EncoderFingerprint, ImageFeatures, ImageKey};
 use tessera_rpc::Deadline;
 use tessera_tensor::HostTensor;
 use tokio::sync::{Semaphore, mpsc};
@@ -35,7 +35,7 @@ pub(super) fn about(image: u32, tokens: usize, positions: Option<Range<usize>>, 
     let references = positions.into_iter().map(|positions| {
         token_ids[positions.clone()].fill(IMAGE_TOKEN);
         let image_size = ImageSize { height: 1, width: 1 };
-        ImageReference { key: key(image), positions, image_size, store: String::new() }
+        ImageReference { key: key(image), positions, image_size, store: String::new(), is_stored: false }
     });
     let images = references.collect();
     GenerateRequest {
@@ -77,7 +77,7 @@ impl Bench {
     /// Gives a sequence an image; of height 999 it does not fit the model.
     pub(super) fn image(&mut self, id: SequenceId, index: usize, height: u32) {
         let tensor = HostTensor::from_f32(vec![1, 1], vec![0.0]).unwrap();
-        let artifact = Artifact::seal(ImageSize { height, width: 1 }, tensor);
+        let artifact = ImageFeatures::seal(ImageSize { height, width: 1 }, tensor);
         self.engine.take(Command::Image { id, index, features: Ok(Arc::new(artifact)) });
     }
 

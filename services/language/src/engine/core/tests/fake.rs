@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use tessera_embedding::{Artifact, ImageKey};
+use tessera_embedding::{ImageFeatures, ImageKey};
 
 use crate::engine::chain::Run;
 use crate::engine::runner::{ModelRunner, RunError, Scores, Slice};
@@ -79,7 +79,7 @@ impl FakeRunner {
 impl ModelRunner for FakeRunner {
     type Scores = FakeScores;
 
-    fn place(&mut self, key: ImageKey, features: &Artifact) -> Result<(), RunError> {
+    fn place(&mut self, key: ImageKey, features: &ImageFeatures) -> Result<(), RunError> {
         if features.image_size.height == 999 {
             return Err(RunError::Features("wrong width".into()));
         }
