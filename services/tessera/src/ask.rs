@@ -1,9 +1,11 @@
 //! `tessera ask`: one question; an answer that is streamed, or several.
 
-use tessera_api::gateway::{Event, GenerateRequest, Message, Part, Role};
+use anyhow::ensure;
+use tessera_api::Error;
+use tessera_api::gateway::{Event, GenerateRequest, ImageSource, Message, Part, Role};
 
 use crate::answers::Answers;
-use crate::cli::Ask;
+use crate::cli::{Ask, Picture};
 use crate::cluster::{Addresses, Cluster};
 use crate::model::{EMBEDDED_NOTE, Model};
 use crate::output::Waiting;
@@ -18,11 +20,16 @@ pub(crate) async fn run(ask: Ask) -> anyhow::Result<()> {
     if let Some(url) = &ask.server {
         return show(url, request, ask.json).await;
     }
+    ensure!(
+        ask.store.is_some() || !ask.pictures.has_handles(),
+        "--embedding names an image that is stored: say where, with --store STORE, or with --server URL at a gateway"
+    );
     let model = Model::open(ask.model.as_deref())?;
     if model.is_embedded() {
         output::note(EMBEDDED_NOTE);
     }
-    let cluster = Cluster::start(model.dir(), ask.compute, Addresses::any()).await?;
+    let cluster =
+        Cluster::start(model.dir(), ask.compute, ask.place.settings(ask.store.as_ref()), Addresses::any()).await?;
     let url = format!("http://{}", cluster.addresses.gateway);
     let shown = show(&url, request, ask.json).await;
     cluster.stop().await?;
@@ -30,9 +37,12 @@ pub(crate) async fn run(ask: Ask) -> anyhow::Result<()> {
 }
 
 fn request(ask: &Ask) -> anyhow::Result<GenerateRequest> {
-    let mut parts = Vec::with_capacity(ask.image.len() + 1);
-    for path in &ask.image {
-        parts.push(Part::Image(files::read(path)?.into()));
+    let mut parts = Vec::with_capacity(ask.pictures.0.len() + 1);
+    for picture in &ask.pictures.0 {
+        parts.push(Part::Image(match picture {
+            Picture::File(path) => ImageSource::File(files::read(path)?.into()),
+            Picture::Stored(key) => ImageSource::Stored(*key),
+        }));
     }
     parts.push(Part::Text(ask.prompt.clone()));
     let system = ask.system.iter().map(|text| Message { role: Role::System, parts: vec![Part::Text(text.clone())] });
@@ -45,7 +55,7 @@ async fn show(url: &str, request: GenerateRequest, json: bool) -> anyhow::Result
     let waiting = Waiting::new("looking and thinking");
     let streams = !json && request.settings.samples.is_none_or(|samples| samples.get() == 1);
     let mut answers = Answers::default();
-    let mut events = awaited(&waiting, client::generate(url, request)).await?;
+    let mut events = awaited(&waiting, client::generate(url, request)).await.map_err(explained)?;
     while let Some(event) = awaited(&waiting, events.next()).await? {
         if let Event::Delta { sample: 0, text, .. } = &event
             && streams
@@ -56,7 +66,7 @@ async fn show(url: &str, request: GenerateRequest, json: bool) -> anyhow::Result
         answers.take(event);
     }
     waiting.end();
-    anyhow::ensure!(answers.are_whole(), "the gateway ended the answer too early; ask again");
+    ensure!(answers.are_whole(), "the gateway ended the answer too early; ask again");
     let last = match (json, streams) {
         (true, _) => format!("{:#}\n", answers.json()),
         // A checkpoint may make more than was asked for.
@@ -64,6 +74,18 @@ async fn show(url: &str, request: GenerateRequest, json: bool) -> anyhow::Result
         (false, false) => answers.headed(0),
     };
     Ok(output::text(&last)?)
+}
+
+/// Says what to do about a handle of which nothing is stored.
+fn explained(mut error: Error) -> Error {
+    if error.reason == "EMBEDDING_NOT_FOUND"
+        && let Some((_, key)) = error.metadata.iter().find(|(name, _)| name == "key")
+    {
+        error.message = format!(
+            "image {key} is not stored there (any more): encode it with `tessera encode` again, or send it with --image"
+        );
+    }
+    error
 }
 
 /// Waits for something while a spinner turns.

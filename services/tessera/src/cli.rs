@@ -1,12 +1,21 @@
 //! The command line.
 
+mod encode;
+mod pictures;
+mod store;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use tessera_tensor::DType;
 
+use crate::place::{Place, PlaceFlags};
 use crate::settings::SettingFlags;
+
+pub(crate) use encode::Encode;
+pub(crate) use pictures::{Picture, Pictures};
+pub(crate) use store::{List, Remove, Stat, StoreCommand, Verify, Where};
 
 /// Asks LLaVA-NeXT vision-language models about pictures: a gateway, a vision and a language worker over gRPC.
 #[derive(Debug, Parser)]
@@ -26,6 +35,9 @@ Examples:
   tessera up --model ./llava-v1.6-mistral-7b-hf
   tessera ask --server http://127.0.0.1:50051 --json --image photo.jpg \"How many people?\"
   tessera ask --image photo.jpg --choice yes --choice no \"Is anybody smiling?\"
+  tessera encode --server http://127.0.0.1:50051 --manifest photos.jsonl photos/
+  tessera ask --server http://127.0.0.1:50051 --embedding HANDLE \"How many people?\"
+  tessera store stat --server http://127.0.0.1:50051 HANDLE
   tessera inspect --json photo.jpg";
 
 /// What to do.
@@ -33,8 +45,13 @@ Examples:
 pub(crate) enum Command {
     /// Ask about images; the answer is streamed
     Ask(Box<Ask>),
+    /// Encode images ahead of time, so that they can be asked about later without their bytes
+    Encode(Encode),
     /// Run all three services in this process until interrupted
     Up(Up),
+    /// Look at encoded images that are stored, and remove them
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Show how images are cut into tiles, without a model's weights
     Inspect(Inspect),
 }
@@ -44,15 +61,17 @@ pub(crate) enum Command {
 pub(crate) struct Ask {
     /// The question
     pub(crate) prompt: String,
-    /// Image file; may be repeated, in the order in which the question means them
-    #[arg(long, short, value_name = "PATH")]
-    pub(crate) image: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) pictures: Pictures,
     /// Folder of a llava-v1.6 checkpoint in the Hugging Face layout; a small embedded one by default
     #[arg(long, value_name = "DIR", conflicts_with = "server")]
     pub(crate) model: Option<PathBuf>,
     /// Type that the model computes in: f32, or f16 for half the memory
     #[arg(long, default_value_t = DType::F32, value_name = "TYPE", conflicts_with = "server")]
     pub(crate) compute: DType,
+    /// Keep encoded images in a folder, at redis://… or at s3://BUCKET/PREFIX, beside memory
+    #[arg(long, value_name = "STORE", conflicts_with = "server")]
+    pub(crate) store: Option<Place>,
     /// Ask a gateway that runs elsewhere instead of starting the services here
     #[arg(long, value_name = "URL")]
     pub(crate) server: Option<String>,
@@ -64,6 +83,8 @@ pub(crate) struct Ask {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) settings: SettingFlags,
+    #[command(flatten)]
+    pub(crate) place: PlaceFlags,
 }
 
 /// Run all three services in this process until interrupted.
@@ -75,12 +96,17 @@ pub(crate) struct Up {
     /// Type that the model computes in: f32, or f16 for half the memory
     #[arg(long, default_value_t = DType::F32, value_name = "TYPE")]
     pub(crate) compute: DType,
+    /// Keep encoded images in a folder, at redis://… or at s3://BUCKET/PREFIX, beside memory
+    #[arg(long, value_name = "STORE")]
+    pub(crate) store: Option<Place>,
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
     pub(crate) host: IpAddr,
     /// Port of the gateway; the vision and the language worker take the next two
     #[arg(long, default_value_t = 50051, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65533))]
     pub(crate) port: u16,
+    #[command(flatten)]
+    pub(crate) place: PlaceFlags,
 }
 
 /// Show how images are cut into tiles, without a model's weights.

@@ -1,11 +1,17 @@
 //! The client of a gateway.
 
+mod batch;
+mod store;
+
 use tessera_api::gateway::{Event, GenerateRequest};
 use tessera_api::proto::gateway::v1::GenerateResponse;
 use tessera_api::proto::gateway::v1::gateway_client::GatewayClient;
 use tessera_api::{Error, Result};
 use tessera_rpc::{Deadline, client};
-use tonic::Streaming;
+use tonic::{Status, Streaming};
+
+pub(crate) use batch::{Image, Outcome, encode_batch};
+pub(crate) use store::Store;
 
 /// An answer that is being streamed.
 pub(crate) struct Answer {
@@ -20,13 +26,7 @@ pub(crate) async fn generate(url: &str, request: GenerateRequest) -> Result<Answ
     let mut gateway = GatewayClient::new(client::channel(url)?);
     match gateway.generate(Deadline::default().request(request.into())).await {
         Ok(response) => Ok(Answer { stream: response.into_inner() }),
-        Err(status) => {
-            let mut error = Error::from(status);
-            if error.reason == "UNREACHABLE" {
-                error.message = format!("no gateway at {url} ({}); start one with `tessera up`", error.message);
-            }
-            Err(error)
-        }
+        Err(status) => Err(explained(url, status)),
     }
 }
 
@@ -38,4 +38,13 @@ impl Answer {
     pub(crate) async fn next(&mut self) -> Result<Option<Event>> {
         self.stream.message().await?.map(Event::try_from).transpose()
     }
+}
+
+/// The gateway's error, or what to do when there is no gateway.
+fn explained(url: &str, status: Status) -> Error {
+    let mut error = Error::from(status);
+    if error.reason == "UNREACHABLE" {
+        error.message = format!("no gateway at {url} ({}); start one with `tessera up`", error.message);
+    }
+    error
 }

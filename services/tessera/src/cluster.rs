@@ -1,4 +1,4 @@
-//! All three services in this process, talking gRPC over loopback. Holds no logic of theirs.
+//! The services in this process, talking gRPC over loopback. Holds no logic of theirs.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tessera_rpc::{ServerError, ServerSettings, Tasks};
 use tessera_tensor::DType;
+use tessera_vision::StoreSettings;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -23,20 +24,26 @@ const TIME: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Addresses {
     pub(crate) gateway: SocketAddr,
     pub(crate) vision: SocketAddr,
-    pub(crate) language: SocketAddr,
+    /// Without it no language worker is started: images can be encoded, and nothing can be asked.
+    pub(crate) language: Option<SocketAddr>,
 }
 
 impl Addresses {
     /// Loopback, on ports that the system chooses.
     pub(crate) fn any() -> Self {
         let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-        Self { gateway: any, vision: any, language: any }
+        Self { gateway: any, vision: any, language: Some(any) }
+    }
+
+    /// The same, of a gateway and a vision worker only.
+    pub(crate) fn without_language() -> Self {
+        Self { language: None, ..Self::any() }
     }
 
     /// Three ports in a row: gateway, vision worker, language worker.
     pub(crate) fn from(host: IpAddr, port: u16) -> Self {
         let at = |offset| SocketAddr::new(host, port + offset);
-        Self { gateway: at(0), vision: at(1), language: at(2) }
+        Self { gateway: at(0), vision: at(1), language: Some(at(2)) }
     }
 }
 
@@ -50,30 +57,39 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Loads the checkpoint and starts the services. Ports are taken before anything is loaded.
+    /// Loads the checkpoint and starts the services; `store` says where encoded images are kept. Ports are taken before
+    /// anything is loaded.
     ///
     /// # Errors
     /// When a port is taken or the checkpoint cannot be used.
-    pub(crate) async fn start(model: &Path, compute: DType, addresses: Addresses) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        model: &Path,
+        compute: DType,
+        store: StoreSettings,
+        addresses: Addresses,
+    ) -> anyhow::Result<Self> {
         let gateway_listener = bind(addresses.gateway).await?;
         let vision_listener = bind(addresses.vision).await?;
-        let language_listener = bind(addresses.language).await?;
+        let language_listener = match addresses.language {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
         let addresses = Addresses {
             gateway: gateway_listener.local_addr()?,
             vision: vision_listener.local_addr()?,
-            language: language_listener.local_addr()?,
+            language: language_listener.as_ref().map(TcpListener::local_addr).transpose()?,
         };
 
         let server = ServerSettings { drain: DRAIN, ..ServerSettings::default() };
         let gateway = tessera_gateway::Settings {
             model: model.to_owned(),
             vision: vec![format!("http://{}", addresses.vision)],
-            language: vec![format!("http://{}", addresses.language)],
+            language: addresses.language.iter().map(|address| format!("http://{address}")).collect(),
             limits: tessera_gateway::LimitSettings { time: TIME, ..Default::default() },
             server,
             ..Default::default()
         };
-        let vision = tessera_vision::Settings { model: model.to_owned(), compute, server, ..Default::default() };
+        let vision = tessera_vision::Settings { model: model.to_owned(), compute, store, server, ..Default::default() };
         let language = tessera_language::Settings {
             model: model.to_owned(),
             compute,
@@ -84,14 +100,17 @@ impl Cluster {
         // One after the other: each reads at the disk's speed, and the gateway finds a wrong checkpoint at once.
         let gateway = tessera_gateway::build(gateway).await?;
         let vision = tessera_vision::build(vision, shown("loading vision tower")).await?;
-        let language = tessera_language::build(language, shown("loading language model")).await?;
+        let language = match language_listener {
+            Some(listener) => {
+                Some((tessera_language::build(language, shown("loading language model")).await?, listener))
+            }
+            None => None,
+        };
 
         let tasks = Tasks::default();
-        let services = vec![
-            tasks.spawn(vision.run(vision_listener, tasks.stop().clone())),
-            tasks.spawn(language.run(language_listener, tasks.stop().clone())),
-            tasks.spawn(gateway.run(gateway_listener, tasks.stop().clone())),
-        ];
+        let mut services = vec![tasks.spawn(vision.run(vision_listener, tasks.stop().clone()))];
+        services.extend(language.map(|(language, listener)| tasks.spawn(language.run(listener, tasks.stop().clone()))));
+        services.push(tasks.spawn(gateway.run(gateway_listener, tasks.stop().clone())));
         Ok(Self { addresses, tasks, services })
     }
 
@@ -115,6 +134,6 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// A progress bar as the services report to it.
 fn shown(what: &str) -> impl Fn(tessera_model::Progress) + Send + use<> {
-    let bar = Arc::new(Progress::new(what));
+    let bar = Arc::new(Progress::of_bytes(what));
     move |progress| bar.set(progress.done_bytes, progress.total_bytes)
 }

@@ -5,11 +5,14 @@ mod ask;
 mod cli;
 mod client;
 mod cluster;
+mod encode;
 mod files;
 mod inspect;
 mod model;
 mod output;
+mod place;
 mod settings;
+mod store;
 mod up;
 
 use std::process::ExitCode;
@@ -42,6 +45,15 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Ask(ask) => tokio::select! {
             answered = ask::run(*ask) => answered.map(|()| ExitCode::SUCCESS),
+            signal = tessera_rpc::interrupted() => {
+                signal?;
+                Ok(ExitCode::from(INTERRUPTED))
+            }
+        },
+        // It tells what is done when it is interrupted, too.
+        Command::Encode(encode) => encode::run(encode).await,
+        Command::Store(store) => tokio::select! {
+            done = store::run(store) => done,
             signal = tessera_rpc::interrupted() => {
                 signal?;
                 Ok(ExitCode::from(INTERRUPTED))

@@ -29,7 +29,18 @@ pub(crate) fn note(text: &str) {
 
 /// Writes why the program failed, in one line.
 pub(crate) fn error(error: &anyhow::Error) {
-    prefixed("error", "31", &format!("{error:#}"));
+    complaint(&format!("{error:#}"));
+}
+
+/// Writes what is wrong with one of many to standard error.
+pub(crate) fn complaint(text: &str) {
+    prefixed("error", "31", text);
+}
+
+/// Writes a line to standard error.
+pub(crate) fn plain(text: &str) {
+    // There is nobody left to tell when standard error is closed.
+    let _ = writeln!(std::io::stderr().lock(), "{}", text.replace('\n', " "));
 }
 
 fn prefixed(prefix: &str, colour: &str, text: &str) {
@@ -43,7 +54,7 @@ fn prefixed(prefix: &str, colour: &str, text: &str) {
     };
 }
 
-/// A bar of bytes on a terminal, once something takes over a second.
+/// A bar on a terminal, once something takes over a second.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -51,13 +62,34 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Makes a bar that is not shown yet.
-    pub(crate) fn new(what: &str) -> Self {
+    /// Makes a bar of bytes that is not shown yet.
+    pub(crate) fn of_bytes(what: &str) -> Self {
+        Self::new("{msg} {bar:30} {bytes}/{total_bytes} {eta}", what)
+    }
+
+    /// Makes a bar of images that is not shown yet, with words beside it.
+    pub(crate) fn of_images() -> Self {
+        Self::new("{bar:30} {msg}", "")
+    }
+
+    fn new(template: &str, message: &str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {eta}");
+        let style = ProgressStyle::with_template(template);
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_message(what.to_owned());
+        bar.set_message(message.to_owned());
         Self { bar, hidden_since: Mutex::new(Some(Instant::now())) }
+    }
+
+    /// Sets the words beside the bar, where they are seen.
+    pub(crate) fn say(&self, words: impl FnOnce() -> String) {
+        if !self.bar.is_hidden() {
+            self.bar.set_message(words());
+        }
+    }
+
+    /// Writes something while the bar is out of the way.
+    pub(crate) fn beside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bar.suspend(write)
     }
 
     /// Moves the bar.

@@ -16,15 +16,21 @@ pub(crate) async fn run(up: Up) -> anyhow::Result<()> {
     }
     let interrupted = tessera_rpc::interrupted();
     tokio::pin!(interrupted);
-    let starting = Cluster::start(model.dir(), up.compute, Addresses::from(up.host, up.port));
+    let starting = Cluster::start(
+        model.dir(),
+        up.compute,
+        up.place.settings(up.store.as_ref()),
+        Addresses::from(up.host, up.port),
+    );
     let cluster = tokio::select! {
         biased;
         signal = &mut interrupted => return Ok(signal?),
         cluster = starting => cluster?,
     };
     let Addresses { gateway, vision, language } = cluster.addresses;
+    let language = language.map(|address| format!("language  http://{address}\n")).unwrap_or_default();
     output::text(&format!(
-        "gateway   http://{gateway}\nvision    http://{vision}\nlanguage  http://{language}\n\
+        "gateway   http://{gateway}\nvision    http://{vision}\n{language}\
          ask with: tessera ask --server http://{gateway} --image PATH \"…\"\n"
     ))?;
     interrupted.await?;

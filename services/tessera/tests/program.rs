@@ -1,6 +1,9 @@
 //! The program as a user runs it.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails it by panicking")]
 
+#[path = "program/encode.rs"]
+mod encode;
+
 use std::process::Stdio;
 
 use assert_cmd::Command;
