@@ -58,7 +58,11 @@ pub(crate) async fn run(encode: Encode) -> anyhow::Result<ExitCode> {
 
 async fn send(url: String, encode: Encode, manifest: Option<Manifest>) -> anyhow::Result<ExitCode> {
     let report = Report::new(manifest, encode.json);
-    let mut flow = Flow::start(encode.images, &Destination { url, lease: encode.lease }, report)?;
+    let mut flow = Flow::start(
+        encode.images,
+        &Destination { url, lease: encode.lease, ends_with_us: encode.server.is_none() },
+        report,
+    )?;
     let ended = tokio::select! {
         ended = flow.run() => ended.map(|()| ExitCode::SUCCESS),
         signal = tessera_rpc::interrupted() => signal.map(|()| ExitCode::from(INTERRUPTED)).map_err(Into::into),

@@ -68,7 +68,7 @@ pub enum RowFormat {
     /// As they were computed.
     #[default]
     Computed,
-    /// A signed byte a number and a scale a row: an error of about half a percent.
+    /// A signed byte a number and a scale a row: an error of about 0.9 % of the length of a row.
     Int8,
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Destination {
     /// Of the gateway.
     pub(super) url: String,
     pub(super) lease: Option<Duration>,
+    /// It ends with this program: what its store did not take is lost.
+    pub(super) ends_with_us: bool,
 }
 
 /// The images of one run.
@@ -44,6 +46,8 @@ pub(super) struct Flow {
     report: Report,
     tasks: Tasks,
     store: Store,
+    /// What is not durable is lost.
+    must_be_durable: bool,
     /// Ends with the search.
     found: Option<mpsc::Receiver<Found>>,
     /// Found and not yet read, and whether the manifest knows it.
@@ -95,6 +99,7 @@ impl Flow {
             report,
             tasks: Tasks::default(),
             store: Store::new(&to.url)?,
+            must_be_durable: to.ends_with_us,
             found: Some(found),
             waiting: VecDeque::new(),
             reading: FuturesUnordered::new(),
@@ -195,6 +200,7 @@ impl Flow {
         };
         self.bytes_on_the_way -= size;
         match encoded {
+            Ok(encoded) if self.must_be_durable && !encoded.durable => self.report.failed(Failure::not_kept(file.path)),
             Ok(encoded) => {
                 self.unreachable = 0;
                 self.check_encoder(&encoded).await?;

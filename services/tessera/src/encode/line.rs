@@ -69,7 +69,8 @@ pub(super) struct Failure {
     pub(super) path: String,
     /// For people.
     pub(super) error: String,
-    /// For programs: the gateway's, or one of `UNREADABLE`, `PATH_NOT_TEXT`, `PATTERN_INVALID` and `NO_MATCH`.
+    /// For programs: the gateway's, or one of `NOT_KEPT`, `UNREADABLE`, `PATH_NOT_TEXT`, `PATTERN_INVALID` and
+    /// `NO_MATCH`.
     pub(super) reason: Cow<'static, str>,
 }
 
@@ -113,6 +114,12 @@ impl Failure {
     /// Of what the user named.
     pub(super) fn new(path: &Path, error: String, reason: &'static str) -> Self {
         Self { path: path.to_string_lossy().into_owned(), error, reason: Cow::Borrowed(reason) }
+    }
+
+    /// Of an image that was encoded for nothing.
+    pub(super) fn not_kept(path: String) -> Self {
+        let error = "was encoded, but the store did not take it: is it there, and has it room?".into();
+        Self { path, error, reason: Cow::Borrowed("NOT_KEPT") }
     }
 
     /// Of an image that the gateway refused.

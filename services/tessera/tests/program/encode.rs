@@ -284,3 +284,16 @@ fn what_cannot_be_encoded_is_said_with_what_to_do() {
     let handle = "0".repeat(64);
     assert!(complaint(&["ask", "--embedding", &handle, "What?"]).contains("--store STORE"));
 }
+
+#[test]
+fn what_a_store_did_not_take_is_no_success() {
+    let folder = photos();
+    let model = family_dir("mistral");
+    // Nobody listens there.
+    let store = format!("redis://127.0.0.1:{}", free_ports());
+    let arguments = ["photos/one_image_0.png", "--model", model.to_str().unwrap(), "--store", &store, "--json"];
+    let (code, stdout, stderr) = said(&encode(&folder, &arguments, ""));
+    assert_eq!(code, Some(1), "{stderr}");
+    let line: Value = serde_json::from_str(stdout.trim()).unwrap();
+    assert_eq!(line["reason"], "NOT_KEPT", "{line}");
+}
