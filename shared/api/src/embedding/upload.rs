@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 use crate::proto::embedding::v1 as proto;
 use crate::proto::embedding::v1::put_request::Part;
 
-/// Bytes of a chunk: well below the limit of 4 MiB that gRPC clients have by default.
-const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes of a chunk: small enough that the first one is there at once, and well below the limit of 4 MiB that gRPC clients
+/// have by default.
+const CHUNK_BYTES: usize = 256 << 10;
 
 /// Pieces of a payload, without copying it.
 pub fn chunks(mut payload: Bytes) -> impl Iterator<Item = Bytes> + Send {
