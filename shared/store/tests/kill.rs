@@ -1,4 +1,6 @@
 //! What was acknowledged survives a process that is killed in the middle of its work.
+//!
+//! A program and no list of tests, because it starts itself as the process that it kills.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails it by panicking")]
 
 use std::io::{BufRead, BufReader, Write};
@@ -15,6 +17,19 @@ use tokio::task::JoinSet;
 const ROUNDS: u32 = 8;
 /// What the process writes in front of a key that it has acknowledged.
 const ACKNOWLEDGED: &str = "kept ";
+/// The argument of the process that is killed; its round and folder follow.
+const WRITER: &str = "write-until-killed";
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    match &arguments[..] {
+        [word, round, folder] if word == WRITER => {
+            runtime.block_on(write_until_killed(round.parse().unwrap(), Path::new(folder)));
+        }
+        _ => runtime.block_on(what_was_acknowledged_survives_a_kill()),
+    }
+}
 
 #[derive(Clone, Debug)]
 struct Why;
@@ -53,14 +68,8 @@ async fn open(folder: &Path) -> Store<Why> {
     Store::open(options).await.unwrap().0
 }
 
-/// Not a test by itself: the process that the other one kills. It is told folder and round on its standard input.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-#[ignore = "writes until it is killed"]
-async fn write_until_killed() {
-    let told = std::io::stdin().lines().next().unwrap().unwrap();
-    let (round, folder) = told.split_once(' ').unwrap();
-    let round: u32 = round.parse().unwrap();
-    let store = open(Path::new(folder)).await;
+async fn write_until_killed(round: u32, folder: &Path) {
+    let store = open(folder).await;
     let mut writers = JoinSet::new();
     for writer in 0..4u32 {
         let store = store.clone();
@@ -76,18 +85,15 @@ async fn write_until_killed() {
     writers.join_all().await;
 }
 
-#[tokio::test]
 async fn what_was_acknowledged_survives_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged = Vec::new();
     for round in 0..ROUNDS {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "write_until_killed", "--ignored", "--nocapture"])
-            .stdin(Stdio::piped())
+            .args([WRITER, &round.to_string(), folder.path().to_str().unwrap()])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        writeln!(child.stdin.take().unwrap(), "{round} {}", folder.path().display()).unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut keys = Vec::new();
         // The child goes on writing while this counts, so it dies wherever it is just then.
