@@ -12,9 +12,10 @@ use crate::files::root;
 const SERVICES: [&str; 3] = ["tessera-gateway", "tessera-vision", "tessera-language"];
 
 /// Ours, from left to right: a crate may depend only on those in front of it.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "tessera-anyres",
     "tessera-tensor",
+    "tessera-kernels",
     "tessera-config",
     "tessera-telemetry",
     "tessera-checkpoint",

@@ -78,9 +78,14 @@ pub(crate) fn spawned_tasks(source: &Source) -> Vec<String> {
 }
 
 pub(crate) fn features(source: &Source) -> Vec<String> {
-    let allowed = ["attention", "device"].iter().any(|name| source.is_module("shared/model/src", name));
+    let allowed = ["attention", "device"].iter().any(|name| source.is_module("shared/model/src", name))
+        || source.path == "shared/kernels/src/fatbin.rs";
     let gated = |line: &str| line.contains("cfg") && has_word(line, "feature");
-    found(source, |line| !allowed && gated(line), "cfg(feature) outside the model's attention and device modules")
+    found(
+        source,
+        |line| !allowed && gated(line),
+        "cfg(feature) outside the model's attention and device modules and the compiled kernels",
+    )
 }
 
 /// One decoder and one attention: no part of the model asks which family it computes, and only attention takes a softmax.
@@ -201,7 +206,8 @@ mod samples {
     fn a_feature_gate_elsewhere_is_found() {
         let bad = "#[cfg(feature = \"cuda\")]\nif cfg!(feature = \"cuda\") {}\n#[cfg(all(unix, feature = \"x\"))]\nlet feature = 1;\n";
         assert_eq!(lines(features, "shared/model/src/language.rs", bad), [1, 2, 3]);
-        for path in ["shared/model/src/device.rs", "shared/model/src/attention/cuda.rs"] {
+        for path in ["shared/model/src/device.rs", "shared/model/src/attention/cuda.rs", "shared/kernels/src/fatbin.rs"]
+        {
             assert!(lines(features, path, bad).is_empty(), "{path}");
         }
     }

@@ -1,0 +1,3 @@
+// Found in front of CUDA's own.
+#pragma once
+#include "../device.h"
