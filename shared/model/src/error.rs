@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf};
 
-use tessera_tensor::{DType, TensorError};
+use tessera_tensor::{DType, Devices, TensorError};
 
 /// Why a model did not load or run.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +90,70 @@ pub enum ModelError {
         compute: DType,
         /// The types that it computes in.
         supported: &'static str,
+    },
+    /// A GPU is asked for and the program cannot use any.
+    #[error(
+        "this program is built without CUDA and cannot use {devices}, build it with the feature cuda or choose the device cpu"
+    )]
+    BuiltWithoutCuda {
+        /// The devices asked for.
+        devices: Devices,
+    },
+    /// There is no driver or library of CUDA, or it does not work.
+    #[error(
+        "CUDA cannot be used: {problem}; install the driver and libraries that this program is built for, see that the GPU is not full, or choose the device cpu"
+    )]
+    CudaUnusable {
+        /// What the driver or library, or what stands in for it, said.
+        problem: String,
+    },
+    /// A GPU that the machine does not have.
+    #[error("there is no GPU cuda:{gpu}, the machine has {count}, counted from 0")]
+    NoSuchGpu {
+        /// Its number.
+        gpu: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// A GPU of a generation that the kernels do not run on.
+    #[error("cuda:{gpu} ({name}) has compute capability {found}, at least {needed} is needed; choose another device")]
+    GpuTooOld {
+        /// Its number.
+        gpu: usize,
+        /// Its name.
+        name: String,
+        /// The generation that it is of, as 7.5.
+        found: String,
+        /// The first generation that would do.
+        needed: &'static str,
+    },
+    /// The kernels that this program brings do not run on the GPU.
+    #[error(
+        "cuda:{gpu} ({name}, compute capability {found}) cannot load this program's kernels: {problem}; build it with CUDA_COMPUTE_CAP set to this capability or choose another device"
+    )]
+    GpuKernels {
+        /// Its number.
+        gpu: usize,
+        /// Its name.
+        name: String,
+        /// The generation that it is of, as 8.6.
+        found: String,
+        /// What the driver said.
+        problem: String,
+    },
+    /// A GPU has not enough free memory.
+    #[error(
+        "{what} take {wanted} bytes on cuda:{gpu}, {free} are free; use a 16-bit compute type, more GPUs or a smaller cache, or end what else runs there"
+    )]
+    GpuMemory {
+        /// Its number.
+        gpu: usize,
+        /// What the memory is for.
+        what: &'static str,
+        /// Bytes that it takes.
+        wanted: u64,
+        /// Bytes that are free.
+        free: u64,
     },
     /// A tensor handed in has another shape than the call is for.
     #[error("{what} have shape {found:?}, expected is {wanted}")]

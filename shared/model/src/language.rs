@@ -2,21 +2,27 @@
 
 mod batch;
 mod block;
+mod decode;
+mod dense;
 mod rows;
+mod split;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
+use rayon::prelude::*;
 use tessera_anyres::Plan;
 use tessera_checkpoint::{Checkpoint, TextConfig};
 use tessera_tensor::HostTensor;
 
 pub use batch::{Chunk, Input, Logits, StepLogits};
+pub(crate) use decode::Programs;
 
 use crate::{
-    ImageEmbedding, KvPool, LoadOptions, ModelError,
+    BLOCK_POSITIONS, ImageEmbedding, KvPool, LoadOptions, ModelError,
+    attention::Rows,
     cpu::Panels,
-    device::Device,
-    layers::{Bias, Linear, RmsNorm},
+    device::{self, Device},
+    layers::{Bias, Linear, Matrix, RmsNorm},
     projector::Projector,
     rope::Rope,
     weights::{Weights, names},
@@ -27,13 +33,23 @@ use block::Block;
 /// Projector, newline vector and decoder. Immutable after loading; sequences keep their state in a [`KvPool`].
 pub struct LanguageModel {
     config: TextConfig,
-    device: Device,
-    /// A row for each token of the vocabulary; the head too if it is tied.
-    embeddings: Arc<Panels>,
+    /// A row for each token of the vocabulary; the head too if it is tied. On the first device, like the projector.
+    embeddings: Matrix,
     projector: Projector,
-    blocks: Vec<Block>,
+    /// At least one.
+    parts: Vec<Part>,
+    /// On the last device, like the head.
     norm: RmsNorm,
     head: Linear,
+    /// What its pools are told by.
+    mark: Arc<()>,
+}
+
+/// The layers of one device.
+struct Part {
+    device: Device,
+    layers: Range<usize>,
+    blocks: Vec<Block>,
     rope: Rope,
 }
 
@@ -41,27 +57,36 @@ impl LanguageModel {
     /// Loads projector, newline vector and decoder. Tensors of the tower are not looked at and may be absent.
     ///
     /// # Errors
-    /// If the compute type is not for this device, a file is missing or damaged, or a tensor is missing, of another
-    /// shape or of an unsupported element type.
+    /// If a device is not there, has not enough memory or does not compute in the type, a file is missing or damaged, or
+    /// a tensor is missing, of another shape or of an unsupported element type.
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions<'_>) -> Result<Self, ModelError> {
         let Checkpoint { dir, model, .. } = checkpoint;
         let config = model.text.clone();
-        let device = Device::new(options.compute)?;
+        let devices = device::choose(options)?;
+        let (first, last) = (&devices[0], &devices[devices.len().min(config.layers.max(1)) - 1]);
         let tied = model.tie_word_embeddings;
         let weights =
-            Weights::open(dir, &device, options.progress, |name| names::of_language(name, config.layers, tied))?;
-        let embeddings = Arc::new(weights.linear_tensor(names::EMBEDDINGS, config.vocab_size, config.hidden_size)?);
+            Weights::open(dir, first, options.progress, |name| names::of_language(name, config.layers, tied))?;
+        let layers = deal_out(&weights, &config, &devices)?;
+        let embeddings = weights.linear_tensor(names::EMBEDDINGS, config.vocab_size, config.hidden_size)?;
         let projector = Projector::load(&weights, model)?;
-        let blocks =
-            (0..config.layers).map(|layer| Block::load(&weights, &config, layer)).collect::<Result<Vec<_>, _>>()?;
+        let parts = devices.iter().zip(layers).map(|(device, layers)| Part::load(&weights.to(device), &config, layers));
+        let parts = parts.collect::<Result<_, _>>()?;
+        let weights = weights.to(last);
         let norm = RmsNorm::load(&weights, names::FINAL_NORM, config.hidden_size, config.rms_norm_eps)?;
         let head = if tied {
-            Linear::sharing(embeddings.clone(), &device)
+            Linear::sharing(embeddings.on(last)?, last)
         } else {
             Linear::load(&weights, names::HEAD, config.hidden_size, config.vocab_size, Bias::Without)?
         };
-        let rope = Rope::new(&config, &device);
-        Ok(Self { config, device, embeddings, projector, blocks, norm, head, rope })
+        devices.iter().try_for_each(Device::finish_loading)?;
+        Ok(Self { config, embeddings, projector, parts, norm, head, mark: Arc::new(()) })
+    }
+
+    /// Returns what the devices that it runs on are called, as `cpu` or `cuda:0 (NVIDIA H200), cuda:1 (NVIDIA H200)`.
+    #[must_use]
+    pub fn device_name(&self) -> String {
+        self.parts.iter().map(|part| part.device.name()).collect::<Vec<_>>().join(", ")
     }
 
     /// Returns the configuration of the decoder.
@@ -80,67 +105,131 @@ impl LanguageModel {
     ///
     /// [`VisionModel::pack`]: crate::VisionModel::pack
     pub fn image_embedding(&self, features: &HostTensor, plan: &Plan) -> Result<ImageEmbedding, ModelError> {
-        self.projector.image_embedding(&self.device, features, plan)
+        self.projector.image_embedding(&self.first().device, features, plan)
     }
 
     /// Returns a pool of this many blocks, whose keys and values belong to no sequence yet.
     ///
     /// # Errors
-    /// If there would be no block.
+    /// If there would be no block, or more than a GPU has memory for.
     pub fn new_pool(&self, blocks: usize) -> Result<KvPool, ModelError> {
         if blocks == 0 {
             return Err(ModelError::EmptyPool);
         }
-        Ok(KvPool::new(&self.config, blocks, &self.device))
+        let shares: Vec<_> = self.parts.iter().map(|part| (part.device.clone(), part.layers.clone())).collect();
+        KvPool::new(&self.config, blocks, &shares, &self.mark)
+    }
+
+    /// Returns how many blocks `percent` in a hundred of the free memory of every GPU in use hold, the scarcest deciding.
+    /// `None` on the CPU, whose memory is for the caller to know.
+    ///
+    /// # Errors
+    /// If a GPU does not tell.
+    pub fn free_blocks(&self, percent: u8) -> Result<Option<usize>, ModelError> {
+        let TextConfig { kv_heads, head_dim, .. } = self.config;
+        let mut fewest: Option<usize> = None;
+        for Part { device, layers, .. } in &self.parts {
+            let Some(gpu) = device.gpu() else { continue };
+            let position = 2 * layers.len() * kv_heads * head_dim * device.compute().size_bytes();
+            let share = gpu.free_bytes()? / 100 * u64::from(percent.min(100));
+            let blocks = (share / (position * BLOCK_POSITIONS).max(1) as u64) as usize;
+            fewest = Some(fewest.map_or(blocks, |fewest| fewest.min(blocks)));
+        }
+        Ok(fewest)
     }
 
     /// Returns the bytes that one position of a [`KvPool`] takes.
     #[must_use]
     pub fn kv_bytes_per_position(&self) -> usize {
         let TextConfig { layers, kv_heads, head_dim, .. } = self.config;
-        2 * layers * kv_heads * head_dim * self.device.compute().size_bytes()
+        2 * layers * kv_heads * head_dim * self.first().device.compute().size_bytes()
     }
 
     /// Runs the decoder once over the rows of several sequences and writes their keys and values to their blocks.
     ///
     /// The rows form one flat batch without padding: every matrix product runs over all rows at once, attention runs per
-    /// sequence over its own blocks. What a row gives depends, to the bit, on nothing but its sequence: not on the rows
-    /// beside it, not on how a prompt is cut in chunks, not on which blocks hold the sequence. Sequences may share blocks
-    /// that nobody writes.
+    /// sequence over its own blocks. On the CPU what a row gives depends, to the bit, on nothing but its sequence: not on
+    /// the rows beside it, not on how a prompt is cut in chunks, not on which blocks hold the sequence. A GPU's library
+    /// chooses by the number of rows how it sums a product up, so that there the last bits may differ between batches.
+    /// Sequences may share blocks that nobody writes. A GPU is to be driven from one thread at a time.
     ///
     /// # Errors
     /// If the pool is another model's, or a chunk is empty, has a table that is too short or names a block that does not
     /// exist, writes a block that another chunk writes or reads, or names a token or an image row that does not exist.
     /// Nothing has been written then.
     pub fn forward(&self, pool: &mut KvPool, batch: &[Chunk<'_>]) -> Result<StepLogits, ModelError> {
-        if !pool.fits(&self.config, &self.device) {
+        if !pool.belongs_to(&self.mark) {
             return Err(ModelError::Pool);
         }
         let layout = Layout::new(batch, &self.config, pool.blocks())?;
-        self.device.run(|| self.forward_valid(pool, batch, &layout))
+        if batch.is_empty() {
+            return Ok(StepLogits::new(batch, self.config.vocab_size, Vec::new(), None));
+        }
+        self.first().device.run(|| match &self.embeddings {
+            Matrix::Panels(embeddings) => self.forward_panels(embeddings, pool, batch, &layout),
+            Matrix::Dense(_) => self.forward_dense(pool, batch, &layout),
+        })
     }
 
-    fn forward_valid(
+    /// A step the CPU's own way.
+    fn forward_panels(
         &self,
+        embeddings: &Panels,
         pool: &mut KvPool,
         batch: &[Chunk<'_>],
         layout: &Layout<'_>,
     ) -> Result<StepLogits, ModelError> {
-        let mut logits = layout.logits(batch, self.config.vocab_size);
-        if batch.is_empty() {
-            return Ok(logits);
-        }
-        let angles = self.rope.at(&layout.positions);
-        let mut hidden = rows::embed(&self.embeddings, batch, &self.device)?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            hidden = block.forward(&hidden, layer, pool, &layout.spans, &angles)?;
+        let (vocabulary, wanted) = (self.config.vocab_size, layout.wanted_rows(batch));
+        let Part { device, blocks, rope, .. } = self.first();
+        let rows = Rows::Host { spans: &layout.spans, positions: &layout.positions };
+        let mut hidden = rows::embed(embeddings, batch, device)?;
+        for (layer, block) in blocks.iter().enumerate() {
+            hidden = block.forward(&hidden, layer, pool, rows, rope)?;
         }
         // The head runs only over the rows that are asked for.
-        let wanted = layout.wanted_rows(batch);
-        if !wanted.is_empty() {
-            let hidden = hidden.index_select(&self.device.indices(&wanted)?, 0)?;
-            logits.fill(self.head.forward_values(&self.norm.forward(&hidden)?)?);
+        if wanted.rows.is_empty() {
+            return Ok(StepLogits::new(batch, vocabulary, Vec::new(), None));
         }
-        Ok(logits)
+        let hidden = hidden.index_select(&device.indices(&wanted.rows)?, 0)?;
+        let mut scores = self.head.forward_values(&self.norm.forward(&hidden)?)?;
+        let likeliest: Vec<Option<u32>> =
+            scores[wanted.scored * vocabulary..].par_chunks(vocabulary).map(batch::likeliest).collect();
+        scores.truncate(wanted.scored * vocabulary);
+        Ok(StepLogits::new(batch, vocabulary, scores, likeliest))
     }
+
+    fn first(&self) -> &Part {
+        &self.parts[0]
+    }
+
+    fn last(&self) -> &Part {
+        &self.parts[self.parts.len() - 1]
+    }
+}
+
+impl Part {
+    fn load(weights: &Weights<'_>, config: &TextConfig, layers: Range<usize>) -> Result<Self, ModelError> {
+        let device = weights.device().clone();
+        let rope = Rope::new(config, &device)?;
+        let blocks = layers.clone().map(|layer| Block::load(weights, config, layer)).collect::<Result<_, _>>()?;
+        Ok(Self { device, layers, blocks, rope })
+    }
+}
+
+/// Deals the layers out to the devices and makes sure that each has memory for what it gets.
+fn deal_out(weights: &Weights<'_>, config: &TextConfig, devices: &[Device]) -> Result<Vec<Range<usize>>, ModelError> {
+    let bytes = |of: &dyn Fn(&str) -> bool| weights.count(of) * weights.device().compute().size_bytes() as u64;
+    let is_layer = |name: &str| name.starts_with(names::DECODER_LAYERS);
+    let is_head = |name: &str| name.starts_with(names::HEAD) || name == names::FINAL_NORM;
+    let layer = bytes(&is_layer) / config.layers.max(1) as u64;
+    let (first, last) = (bytes(&|name| !is_layer(name) && !is_head(name)), bytes(&is_head));
+    let parts = split::split(config.layers, layer, first, last, devices.len());
+    for (index, (device, layers)) in devices.iter().zip(&parts).enumerate() {
+        let ends = [(0, first), (parts.len() - 1, last)];
+        let ends = ends.iter().filter(|(end, _)| *end == index).map(|(_, bytes)| bytes).sum::<u64>();
+        if let Some(gpu) = device.gpu() {
+            gpu.check_memory("the language model's weights", layer * layers.len() as u64 + ends)?;
+        }
+    }
+    Ok(parts)
 }

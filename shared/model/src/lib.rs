@@ -15,27 +15,33 @@ mod rope;
 mod vision;
 mod weights;
 
-use tessera_tensor::DType;
+use tessera_tensor::{DType, Devices};
 
 pub use attention::{BLOCK_POSITIONS, KvPool};
+pub use device::{OnCpu, resolve};
 pub use error::ModelError;
 pub use language::{Chunk, Input, LanguageModel, Logits, StepLogits};
 pub use projector::ImageEmbedding;
-pub use vision::VisionModel;
+pub use vision::{Pass, VisionModel};
 
 /// How to load a model.
 #[derive(Clone, Copy)]
 pub struct LoadOptions<'a> {
+    /// Where the model runs.
+    pub device: &'a Devices,
     /// The type that weights are converted to and in which the model computes. On the CPU: f32, or f16 for half the
-    /// memory and less accuracy.
+    /// memory and less accuracy. On a GPU: any.
     pub compute: DType,
+    /// How it computes where that is on the CPU.
+    pub on_cpu: OnCpu,
     /// Told after every tensor how far loading is.
     pub progress: &'a dyn Fn(Progress),
 }
 
+/// The CPU, in f32, without a word about progress.
 impl Default for LoadOptions<'_> {
     fn default() -> Self {
-        Self { compute: DType::F32, progress: &|_| {} }
+        Self { device: &Devices::Cpu, compute: DType::F32, on_cpu: OnCpu::Panels, progress: &|_| {} }
     }
 }
 

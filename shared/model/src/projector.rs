@@ -89,6 +89,11 @@ impl ImageEmbedding {
         self.rows.dim(D::Minus1).unwrap_or(0)
     }
 
+    /// All rows, contiguous: `[image_tokens, hidden_size]`.
+    pub(crate) fn tensor(&self) -> &Tensor {
+        &self.rows
+    }
+
     /// Some of the rows, which the caller has checked to exist.
     pub(crate) fn narrow(&self, rows: &Range<usize>) -> Result<Tensor, ModelError> {
         Ok(self.rows.narrow(0, rows.start, rows.len())?)

@@ -1,15 +1,16 @@
 //! The vision side: tiles in, features out.
 
-mod patches;
+mod embedding;
 mod tower;
 
+use candle_core::Tensor;
 use tessera_anyres::Plan;
 use tessera_checkpoint::{Checkpoint, ModelConfig};
 use tessera_tensor::HostTensor;
 
 use crate::{
     LoadOptions, ModelError,
-    device::Device,
+    device::{self, Device, Fetch},
     projector::Projector,
     weights::{Weights, names},
 };
@@ -24,6 +25,14 @@ pub struct VisionModel {
     fingerprint: [u8; 32],
 }
 
+/// A forward pass of the tower that a device works on.
+pub struct Pass {
+    /// `[tiles * patches, tower channels]`
+    features: Fetch,
+    /// Kept while the device may still read them.
+    pixels: Vec<Tensor>,
+}
+
 impl VisionModel {
     /// Loads the tower up to the last selected layer, the projector and the newline vector. Tensors of the decoder are
     /// not looked at and may be absent.
@@ -34,7 +43,7 @@ impl VisionModel {
     pub fn load(checkpoint: &Checkpoint, options: &LoadOptions<'_>) -> Result<Self, ModelError> {
         let config = checkpoint.model.clone();
         let selection = Selection::new(&config);
-        let device = Device::new(options.compute)?;
+        let device = device::first(options)?;
         let blocks = selection.blocks();
         let weights = Weights::open(&checkpoint.dir, &device, options.progress, |name| {
             names::of_vision(name, &config.vision, blocks)
@@ -42,7 +51,14 @@ impl VisionModel {
         let tower = Tower::load(&weights, &config.vision, selection)?;
         let projector = Projector::load(&weights, &config)?;
         let fingerprint = tower.fingerprint(&weights, &config, device.compute());
+        device.finish_loading()?;
         Ok(Self { config, device, tower, projector, fingerprint })
+    }
+
+    /// Returns what the device that it runs on is called, as `cpu` or `cuda:0 (NVIDIA H200)`.
+    #[must_use]
+    pub fn device_name(&self) -> String {
+        self.device.name()
     }
 
     /// Returns the selected hidden states of all tiles, without the class token's, several layers side by side.
@@ -54,15 +70,42 @@ impl VisionModel {
     /// # Errors
     /// If the shape is another.
     pub fn encode(&self, pixels: &HostTensor) -> Result<HostTensor, ModelError> {
+        self.start(std::slice::from_ref(pixels))?.finish()
+    }
+
+    /// Puts a pass over the tiles of some images, each as [`encode`](Self::encode) takes them, on the device. A GPU works on
+    /// it behind what it was given before, while the caller goes on; the CPU is done with it when this returns.
+    ///
+    /// # Errors
+    /// If a shape is another, or there is no tile.
+    pub fn start(&self, images: &[HostTensor]) -> Result<Pass, ModelError> {
         let vision = &self.config.vision;
-        let [tiles, channels, height, width] = pixels.shape() else {
-            return Err(self.bad_pixels(pixels));
-        };
         let side = vision.image_size as usize;
-        if *tiles == 0 || (*channels, *height, *width) != (vision.channels, side, side) {
-            return Err(self.bad_pixels(pixels));
+        for pixels in images {
+            match pixels.shape() {
+                [tiles, rest @ ..] if *tiles > 0 && rest == [vision.channels, side, side] => {}
+                shape => return Err(self.bad_pixels(shape)),
+            }
         }
-        self.device.run(|| self.tower.forward(&self.device, pixels))
+        if images.is_empty() {
+            return Err(self.bad_pixels(&[]));
+        }
+        let pixels = self.device.send(images)?;
+        let features = self.device.run(|| self.tower.forward(&self.device, &pixels))?;
+        Ok(Pass { features: self.device.fetch(&features)?, pixels })
+    }
+
+    /// Returns how many passes to have on the device at once: one on the CPU; on a GPU two, so that features come down and
+    /// pixels go up while it computes.
+    #[must_use]
+    pub fn passes_at_once(&self) -> usize {
+        self.device.passes_at_once()
+    }
+
+    /// Returns how many tiles a pass should have where many wait.
+    #[must_use]
+    pub fn usual_tiles(&self) -> usize {
+        self.device.usual_tiles()
     }
 
     /// Picks the rows of one image's features, in packing order: base tile first, then the grid without its padding.
@@ -105,9 +148,22 @@ impl VisionModel {
         self.fingerprint
     }
 
-    fn bad_pixels(&self, pixels: &HostTensor) -> ModelError {
+    fn bad_pixels(&self, shape: &[usize]) -> ModelError {
         let vision = &self.config.vision;
         let wanted = format!("[tiles, {}, {}, {}]", vision.channels, vision.image_size, vision.image_size);
-        ModelError::Input { what: "pixels", wanted, found: pixels.shape().to_vec() }
+        ModelError::Input { what: "pixels", wanted, found: shape.to_vec() }
+    }
+}
+
+impl Pass {
+    /// Waits for the selected hidden states of the tiles of all images, one below the other:
+    /// `[tiles * patches, tower channels]`.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub fn finish(self) -> Result<HostTensor, ModelError> {
+        let features = self.features.finish();
+        drop(self.pixels);
+        features
     }
 }

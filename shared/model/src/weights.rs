@@ -5,14 +5,14 @@ mod file;
 mod mapping;
 pub(crate) mod names;
 
-use std::{cell::Cell, collections::BTreeMap, path::Path};
+use std::{cell::Cell, collections::BTreeMap, path::Path, rc::Rc};
 
 use blake3::Hasher;
 use candle_core::Tensor;
 use safetensors::Dtype;
 use tessera_tensor::DType;
 
-use crate::{ModelError, Progress, cpu::Panels, device::Device};
+use crate::{ModelError, Progress, device::Device, layers::Matrix};
 use file::{Stored, WeightFile};
 
 /// The tensors of a checkpoint that one model needs.
@@ -20,6 +20,11 @@ use file::{Stored, WeightFile};
 /// Files are memory-mapped: what is not asked for is not read, and shards that hold nothing needed are not even opened.
 pub(crate) struct Weights<'a> {
     device: &'a Device,
+    stored: Rc<Checkpoint<'a>>,
+}
+
+/// What is stored.
+struct Checkpoint<'a> {
     files: Vec<WeightFile>,
     /// By normalised name; sorted, because the fingerprint goes over them in this order.
     tensors: BTreeMap<String, Entry>,
@@ -58,7 +63,22 @@ impl<'a> Weights<'a> {
             }
         }
         let total_bytes = tensors.values().map(|entry| entry.stored.bytes.len() as u64).sum();
-        Ok(Self { device, files, tensors, progress, done_bytes: Cell::new(0), total_bytes })
+        let stored = Checkpoint { files, tensors, progress, done_bytes: Cell::new(0), total_bytes };
+        Ok(Self { device, stored: Rc::new(stored) })
+    }
+
+    /// Returns the same tensors, to be loaded to another device.
+    pub(crate) fn to<'b>(&self, device: &'b Device) -> Weights<'b>
+    where
+        'a: 'b,
+    {
+        Weights { device, stored: self.stored.clone() }
+    }
+
+    /// The numbers in all wanted tensors for whose normalised name `of` holds.
+    pub(crate) fn count(&self, of: impl Fn(&str) -> bool) -> u64 {
+        let tensors = self.stored.tensors.iter().filter(|(name, _)| of(name));
+        tensors.map(|(_, entry)| entry.stored.shape.iter().product::<usize>() as u64).sum()
     }
 
     /// The device that tensors are loaded to.
@@ -69,7 +89,7 @@ impl<'a> Weights<'a> {
     /// Loads one tensor, whose shape must be this.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
         let named = std::iter::once((name.to_owned(), shape.to_vec()));
-        self.load(named, |parts| convert::stacked(self.device, parts, shape))
+        self.load(named, |parts| self.device.load(parts, shape))
     }
 
     /// Loads a `[rows, columns]` tensor.
@@ -84,22 +104,22 @@ impl<'a> Weights<'a> {
 
     /// Loads the weights of linear layers with the same input, `{name}.weight`, `[outputs, inputs]` as stored, as one
     /// layer's.
-    pub(crate) fn linear(&self, parts: &[(&str, usize)], inputs: usize) -> Result<Panels, ModelError> {
+    pub(crate) fn linear(&self, parts: &[(&str, usize)], inputs: usize) -> Result<Matrix, ModelError> {
         let named = parts.iter().map(|(name, outputs)| (format!("{name}.weight"), vec![*outputs, inputs]));
-        self.load(named, |parts| Ok(convert::packed(self.device, parts, inputs)))
+        self.load(named, |parts| convert::linear(self.device, parts, inputs))
     }
 
     /// Loads a `[outputs, inputs]` tensor as a linear layer's weights.
-    pub(crate) fn linear_tensor(&self, name: &str, outputs: usize, inputs: usize) -> Result<Panels, ModelError> {
+    pub(crate) fn linear_tensor(&self, name: &str, outputs: usize, inputs: usize) -> Result<Matrix, ModelError> {
         let named = std::iter::once((name.to_owned(), vec![outputs, inputs]));
-        self.load(named, |parts| Ok(convert::packed(self.device, parts, inputs)))
+        self.load(named, |parts| convert::linear(self.device, parts, inputs))
     }
 
     /// Loads the biases of linear layers, `{name}.bias`, one after the other.
     pub(crate) fn biases(&self, parts: &[(&str, usize)]) -> Result<Tensor, ModelError> {
         let named = parts.iter().map(|(name, outputs)| (format!("{name}.bias"), vec![*outputs]));
         let width = parts.iter().map(|(_, outputs)| outputs).sum();
-        self.load(named, |parts| convert::stacked(self.device, parts, &[width]))
+        self.load(named, |parts| self.device.load(parts, &[width]))
     }
 
     /// Finds and checks tensors, makes one of them, and counts their bytes.
@@ -111,15 +131,16 @@ impl<'a> Weights<'a> {
         let stored = named.map(|(name, shape)| self.stored(&name, &shape)).collect::<Result<Vec<_>, _>>()?;
         let loaded = convert(&stored)?;
         let bytes: usize = stored.iter().map(|(_, bytes)| bytes.len()).sum();
-        let done_bytes = self.done_bytes.get() + bytes as u64;
-        self.done_bytes.set(done_bytes);
-        (self.progress)(Progress { done_bytes, total_bytes: self.total_bytes });
+        let Checkpoint { progress, done_bytes: done, total_bytes, .. } = &*self.stored;
+        let done_bytes = done.get() + bytes as u64;
+        done.set(done_bytes);
+        progress(Progress { done_bytes, total_bytes: *total_bytes });
         Ok(loaded)
     }
 
     /// Hashes all wanted tensors whose normalised name begins with `prefix`, in the order of their names.
     pub(crate) fn hash(&self, hasher: &mut Hasher, prefix: &str) {
-        for (name, Entry { file, stored }) in self.tensors.iter().filter(|(name, _)| name.starts_with(prefix)) {
+        for (name, Entry { file, stored }) in self.stored.tensors.iter().filter(|(name, _)| name.starts_with(prefix)) {
             let dtype = format!("{:?}", stored.dtype);
             for text in [name.as_str(), &dtype] {
                 hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
@@ -128,13 +149,13 @@ impl<'a> Weights<'a> {
             for &side in &stored.shape {
                 hasher.update(&(side as u64).to_le_bytes());
             }
-            hasher.update_rayon(self.files[*file].bytes(stored));
+            hasher.update_rayon(self.stored.files[*file].bytes(stored));
         }
     }
 
     /// Finds a tensor and checks its shape and element type.
     fn stored(&self, name: &str, shape: &[usize]) -> Result<convert::Part<'_>, ModelError> {
-        let Some(Entry { file, stored }) = self.tensors.get(name) else {
+        let Some(Entry { file, stored }) = self.stored.tensors.get(name) else {
             return Err(ModelError::TensorMissing { name: name.to_owned(), expected: shape.to_vec() });
         };
         let Stored { name, dtype, shape: found, .. } = stored;
@@ -148,6 +169,6 @@ impl<'a> Weights<'a> {
             let (expected, found) = (shape.to_vec(), found.clone());
             return Err(ModelError::TensorShape { name: name.clone(), expected, found });
         }
-        Ok((dtype, self.files[*file].bytes(stored)))
+        Ok((dtype, self.stored.files[*file].bytes(stored)))
     }
 }

@@ -58,6 +58,9 @@ pub enum Logits {
     None,
     /// The last row: the end of a prompt, or a decode step.
     Last,
+    /// The last row, and of its scores only whose is the largest: what a greedy choice needs, and all that comes back
+    /// from a GPU.
+    Likeliest,
     /// Every row, for scoring and for tests.
     All,
 }
@@ -67,20 +70,29 @@ impl Logits {
     pub(crate) fn count(self, rows: usize) -> usize {
         match self {
             Self::None => 0,
-            Self::Last => 1,
+            Self::Last | Self::Likeliest => 1,
             Self::All => rows,
         }
     }
 }
 
-/// The scores of a step, in one piece.
+/// What a step gives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepLogits {
-    /// `[wanted rows of all chunks, vocabulary]`
+    /// `[rows that want scores, vocabulary]`
     values: Vec<f32>,
     vocabulary: usize,
-    /// The wanted rows of each chunk.
-    rows: Vec<Range<usize>>,
+    /// What each chunk gets.
+    results: Vec<Given>,
+}
+
+/// What a chunk gets.
+#[derive(Clone, Debug, PartialEq)]
+enum Given {
+    /// The scores of these rows of the values.
+    Scores(Range<usize>),
+    /// The likeliest token, if any score is finite.
+    Likeliest(Option<u32>),
 }
 
 impl StepLogits {
@@ -91,19 +103,29 @@ impl StepLogits {
     }
 
     /// Returns the scores of a chunk, row-major: of the rows that it asked for, each with one score for every token of the
-    /// vocabulary. They are empty if it asked for none.
+    /// vocabulary. They are empty if it asked for none, or for [`Logits::Likeliest`].
     ///
     /// # Panics
     /// If the batch had no such chunk.
     #[must_use]
     pub fn of(&self, chunk: usize) -> &[f32] {
-        let Range { start, end } = self.rows[chunk];
-        &self.values[start * self.vocabulary..end * self.vocabulary]
+        match &self.results[chunk] {
+            Given::Scores(rows) => &self.values[rows.start * self.vocabulary..rows.end * self.vocabulary],
+            Given::Likeliest(_) => &[],
+        }
     }
 
-    /// Puts in the scores of all wanted rows.
-    pub(super) fn fill(&mut self, values: Vec<f32>) {
-        self.values = values;
+    /// Returns the likeliest token of the last row of a chunk that asked for [`Logits::Likeliest`]: the first of the
+    /// largest finite scores. It is `None` where no score is finite, and for a chunk that asked for something else.
+    ///
+    /// # Panics
+    /// If the batch had no such chunk.
+    #[must_use]
+    pub fn likeliest(&self, chunk: usize) -> Option<u32> {
+        match self.results[chunk] {
+            Given::Likeliest(token) => token,
+            Given::Scores(_) => None,
+        }
     }
 }
 
@@ -155,26 +177,68 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    /// The rows of the flat batch that give logits, ascending.
-    pub(crate) fn wanted_rows(&self, batch: &[Chunk<'_>]) -> Vec<u32> {
-        let mut wanted = Vec::new();
+    /// The rows of the flat batch that give logits: in the order of the chunks, first those whose scores are wanted, then
+    /// those of which only the likeliest token is.
+    pub(crate) fn wanted_rows(&self, batch: &[Chunk<'_>]) -> Wanted {
+        let mut wanted = Wanted { rows: Vec::new(), scored: 0 };
+        let mut likeliest = Vec::new();
         for (chunk, Span { rows, .. }) in batch.iter().zip(&self.spans) {
             let first = rows.end - chunk.logits.count(rows.len());
-            wanted.extend((first..rows.end).map(|row| row as u32));
+            let rows = (first..rows.end).map(|row| row as u32);
+            if chunk.logits == Logits::Likeliest { likeliest.extend(rows) } else { wanted.rows.extend(rows) }
         }
+        wanted.scored = wanted.rows.len();
+        wanted.rows.append(&mut likeliest);
         wanted
     }
+}
 
-    /// Where the chunks' scores will be, without the scores.
-    pub(crate) fn logits(&self, batch: &[Chunk<'_>], vocabulary: usize) -> StepLogits {
-        let mut first = 0;
-        let rows = batch.iter().zip(&self.spans).map(|(chunk, span)| {
-            let start = first;
-            first += chunk.logits.count(span.rows.len());
-            start..first
-        });
-        StepLogits { values: Vec::new(), vocabulary, rows: rows.collect() }
+/// The rows of a flat batch that give logits.
+pub(crate) struct Wanted {
+    pub(crate) rows: Vec<u32>,
+    /// The scores of so many of them are wanted, of the others only the likeliest token.
+    pub(crate) scored: usize,
+}
+
+impl StepLogits {
+    /// Deals out what the wanted rows gave.
+    ///
+    /// scores: `[scored rows, vocabulary]`; likeliest: one for each of the other rows
+    pub(super) fn new(
+        batch: &[Chunk<'_>],
+        vocabulary: usize,
+        scores: Vec<f32>,
+        likeliest: impl IntoIterator<Item = Option<u32>>,
+    ) -> Self {
+        let (mut first, mut likeliest) = (0, likeliest.into_iter());
+        let result = |chunk: &Chunk<'_>| match chunk.logits {
+            Logits::Likeliest => Given::Likeliest(likeliest.next().flatten()),
+            logits => {
+                let start = first;
+                first += logits.count(chunk.inputs.iter().map(Input::len).sum());
+                Given::Scores(start..first)
+            }
+        };
+        Self { results: batch.iter().map(result).collect(), values: scores, vocabulary }
     }
+}
+
+/// The first of the largest finite scores. The largest is looked for lane by lane, so that it is in vectors, and then its
+/// place.
+pub(super) fn likeliest(scores: &[f32]) -> Option<u32> {
+    const LANES: usize = 16;
+    // What is not a number is never greater, and infinity is no score.
+    let greater = |top: f32, score: f32| if score > top && score < f32::INFINITY { score } else { top };
+    let (chunks, rest) = scores.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in chunks {
+        for (lane, &score) in lanes.iter_mut().zip(chunk) {
+            *lane = greater(*lane, score);
+        }
+    }
+    let top = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, greater);
+    let place = scores.iter().position(|&score| score == top && top > f32::NEG_INFINITY);
+    place.map(|place| place as u32)
 }
 
 /// The places in its table of the blocks that a span writes.
@@ -223,5 +287,26 @@ fn check_input(input: &Input<'_>, config: &TextConfig) -> Result<(), String> {
             }
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_likeliest_is_the_first_of_the_largest_finite_scores() {
+        let (nan, infinite) = (f32::NAN, f32::INFINITY);
+        assert_eq!(likeliest(&[]), None);
+        assert_eq!(likeliest(&[nan, infinite, -infinite, infinite]), None);
+        assert_eq!(likeliest(&[nan, -7.0, infinite, -3.0, -3.0]), Some(3));
+        let mut scores = vec![-1.0; 100];
+        assert_eq!(likeliest(&scores), Some(0));
+        (scores[17], scores[40], scores[99]) = (5.0, infinite, 5.0);
+        assert_eq!(likeliest(&scores), Some(17));
+        scores[98] = 6.0;
+        assert_eq!(likeliest(&scores), Some(98));
+        scores[0] = 6.0;
+        assert_eq!(likeliest(&scores), Some(0));
     }
 }

@@ -5,10 +5,10 @@ use tessera_checkpoint::TextConfig;
 
 use crate::{
     KvPool, ModelError,
-    attention::Span,
+    attention::Rows,
     device::Device,
     layers::{self, Bias, Linear, RmsNorm},
-    rope::Angles,
+    rope::Rope,
     weights::{Weights, names},
 };
 
@@ -23,7 +23,6 @@ pub(super) struct Block {
     gate_up: Linear,
     down: Linear,
     heads: usize,
-    kv_heads: usize,
     window: Option<usize>,
     device: Device,
 }
@@ -54,24 +53,22 @@ impl Block {
             )?,
             down: Linear::load(weights, &name("mlp.down_proj"), intermediate_size, hidden_size, Bias::Without)?,
             heads,
-            kv_heads,
             window: config.sliding_window,
             device: weights.device().clone(),
         })
     }
 
-    /// hidden: `[rows, hidden_size]` of all spans; writes layer `layer` of the spans' blocks.
+    /// hidden: `[rows, hidden_size]`; writes layer `layer` of the blocks of the rows' sequences.
     pub(super) fn forward(
         &self,
         hidden: &Tensor,
         layer: usize,
         pool: &mut KvPool,
-        spans: &[Span<'_>],
-        angles: &Angles<'_>,
+        rows: Rows<'_>,
+        rope: &Rope,
     ) -> Result<Tensor, ModelError> {
         let qkv = self.qkv.forward(&self.input_norm.forward(hidden)?)?;
-        let qkv = angles.apply(&qkv, self.heads + self.kv_heads)?;
-        let attended = pool.attend(layer, &qkv, self.heads, spans, self.window)?;
+        let attended = pool.attend(layer, &qkv, self.heads, rows, rope, self.window)?;
         let hidden = self.out.forward_added(&attended, hidden)?;
         let gate_up = self.gate_up.forward(&self.post_norm.forward(&hidden)?)?;
         self.down.forward_added(&layers::gated(&self.device, &gate_up)?, &hidden)

@@ -1,11 +1,11 @@
 //! The vision tower, CLIP's or SigLIP's, up to the last hidden state that is asked for.
 
 use blake3::Hasher;
-use candle_core::{DType as CandleType, Tensor};
+use candle_core::Tensor;
 use tessera_checkpoint::{Activation, ModelConfig, VisionConfig};
-use tessera_tensor::{DType, HostTensor};
+use tessera_tensor::DType;
 
-use super::patches;
+use super::embedding::Embedding;
 use crate::{
     ModelError, attention,
     device::Device,
@@ -25,16 +25,7 @@ pub(super) struct Selection {
 pub(super) struct Tower {
     config: VisionConfig,
     selection: Selection,
-    /// The patch convolution as a product, `[channels * patch * patch, hidden_size]`, and its bias. In f64, for its sums are the longest
-    /// and everything after starts from them: of the tiny checkpoints it takes a third off the error of features and
-    /// logits (root mean square, against f64). It costs some 10 ms a tile where the whole tower takes seconds.
-    patch_embedding: Tensor,
-    /// `[hidden_size]`
-    patch_bias: Option<Tensor>,
-    /// `[1, hidden_size]`
-    class_embedding: Option<Tensor>,
-    /// `[positions, hidden_size]`
-    positions: Tensor,
+    embedding: Embedding,
     input_norm: Option<LayerNorm>,
     blocks: Vec<Block>,
 }
@@ -64,21 +55,10 @@ impl Selection {
 
 impl Tower {
     pub(super) fn load(weights: &Weights<'_>, config: &VisionConfig, selection: Selection) -> Result<Self, ModelError> {
-        let VisionConfig { hidden_size, channels, .. } = *config;
-        let patch = config.patch_size as usize;
-        let kernel = weights.tensor(names::PATCH_EMBEDDING, &[hidden_size, channels, patch, patch])?;
-        let kernel = kernel.reshape((hidden_size, ()))?.to_dtype(CandleType::F64)?;
-        let when = |present: bool, name| present.then(|| weights.vector(name, hidden_size)).transpose();
-        let patch_bias = when(config.patch_bias, names::PATCH_BIAS)?;
-        let patch_bias = patch_bias.map(|bias| bias.to_dtype(CandleType::F64)).transpose()?;
-        let class_embedding = when(config.has_cls, names::CLASS_EMBEDDING)?;
-        let input_norm = || LayerNorm::load(weights, names::INPUT_NORM, hidden_size, config.layer_norm_eps);
+        let input_norm = || LayerNorm::load(weights, names::INPUT_NORM, config.hidden_size, config.layer_norm_eps);
         let blocks = (0..selection.blocks()).map(|layer| Block::load(weights, config, layer));
         Ok(Self {
-            patch_embedding: kernel.t()?.contiguous()?,
-            patch_bias,
-            class_embedding: class_embedding.map(|class| class.unsqueeze(0)).transpose()?,
-            positions: weights.matrix(names::POSITION_EMBEDDING, config.positions(), hidden_size)?,
+            embedding: Embedding::load(weights, config)?,
             input_norm: config.input_norm.then(input_norm).transpose()?,
             blocks: blocks.collect::<Result<_, _>>()?,
             config: config.clone(),
@@ -93,21 +73,23 @@ impl Tower {
 
     /// Returns the features of all tiles, `[tiles * patches, hidden_size * selected states]`.
     ///
-    /// pixels: `[tiles, channels, side, side]`
-    pub(super) fn forward(&self, device: &Device, pixels: &HostTensor) -> Result<HostTensor, ModelError> {
-        let tiles = pixels.shape().first().copied().unwrap_or(0);
+    /// images: pixels in f32, each `[tiles, channels, side, side]`
+    pub(super) fn forward(&self, device: &Device, images: &[Tensor]) -> Result<Tensor, ModelError> {
+        let most = device.tiles_at_once();
         let mut outputs = Vec::new();
-        let mut start = 0;
-        while start < tiles {
-            let count = device.tiles_per_pass().min(tiles - start);
-            outputs.push(self.forward_tiles(device, &pixels.narrow(start, count)?, count)?);
-            start += count;
+        for pixels in images {
+            let tiles = pixels.dim(0)?;
+            for start in (0..tiles).step_by(most) {
+                outputs.push(self.forward_tiles(device, &pixels.narrow(0, start, most.min(tiles - start))?)?);
+            }
         }
-        device.download(&Tensor::cat(&outputs, 0)?)
+        Ok(Tensor::cat(&outputs, 0)?)
     }
 
-    fn forward_tiles(&self, device: &Device, pixels: &HostTensor, tiles: usize) -> Result<Tensor, ModelError> {
-        let mut hidden = self.embed(device, pixels, tiles)?;
+    /// pixels: f32, `[tiles, channels, side, side]`; result: `[tiles * patches, hidden_size * selected states]`
+    fn forward_tiles(&self, device: &Device, pixels: &Tensor) -> Result<Tensor, ModelError> {
+        let tiles = pixels.dim(0)?;
+        let mut hidden = self.embedding.forward(device, pixels)?;
         if let Some(norm) = &self.input_norm {
             hidden = norm.forward(&hidden)?;
         }
@@ -124,30 +106,9 @@ impl Tower {
         Ok(Tensor::cat(&selected, 1)?)
     }
 
-    /// Returns patch vectors with their positions, the class vector, if there is one, in front:
-    /// `[tiles * positions, hidden_size]`.
-    fn embed(&self, device: &Device, pixels: &HostTensor, tiles: usize) -> Result<Tensor, ModelError> {
-        let VisionConfig { channels, hidden_size, .. } = self.config;
-        let (side, patch) = (self.config.image_size as usize, self.config.patch_size as usize);
-        let unfolded = patches::unfold(&pixels.to_f32(), channels, side, patch);
-        let shape = [tiles * self.patches(), channels * patch * patch];
-        let unfolded = device.tensor(unfolded, &shape)?.to_dtype(CandleType::F64)?;
-        let mut patches = unfolded.matmul(&self.patch_embedding)?;
-        if let Some(bias) = &self.patch_bias {
-            patches = patches.broadcast_add(bias)?;
-        }
-        let patches = patches.to_dtype(self.positions.dtype())?;
-        let mut embedded = patches.reshape((tiles, self.patches(), hidden_size))?;
-        if let Some(class) = &self.class_embedding {
-            let class = class.broadcast_as((tiles, 1, hidden_size))?;
-            embedded = Tensor::cat(&[&class, &embedded], 1)?;
-        }
-        Ok(embedded.broadcast_add(&self.positions)?.reshape(((), hidden_size))?)
-    }
-
     /// hidden: `[tiles * positions, hidden_size]`; result: `[tiles * patches, hidden_size]`
     fn patch_rows(&self, hidden: &Tensor, tiles: usize) -> Result<Tensor, ModelError> {
-        if self.class_embedding.is_none() {
+        if !self.config.has_cls {
             return Ok(hidden.clone());
         }
         let (patches, width) = (self.patches(), self.config.hidden_size);

@@ -24,7 +24,8 @@ pub(crate) const POSITION_EMBEDDING: &str = "model.vision_tower.embeddings.posit
 /// Spelled like this in every checkpoint.
 pub(crate) const INPUT_NORM: &str = "model.vision_tower.pre_layrnorm";
 
-const DECODER_LAYERS: &str = "model.language_model.layers.";
+/// What the names of all parts of decoder layers begin with.
+pub(crate) const DECODER_LAYERS: &str = "model.language_model.layers.";
 const TOWER_LAYERS: &str = "model.vision_tower.encoder.layers.";
 const PROJECTOR: &str = "model.multi_modal_projector.";
 

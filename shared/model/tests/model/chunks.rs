@@ -4,7 +4,7 @@ use tessera_checkpoint::Checkpoint;
 use tessera_model::{BLOCK_POSITIONS, Chunk, Input, KvPool, LanguageModel, LoadOptions, Logits, ModelError};
 use tessera_testkit::{Golden, family_dir};
 
-use crate::run::Loaded;
+use crate::run::{Loaded, argmax};
 
 fn tokens<'a>(blocks: &'a [u32], start: usize, ids: &'a [u32]) -> Chunk<'a> {
     Chunk { blocks, start, inputs: vec![Input::Tokens(ids)], logits: Logits::Last }
@@ -70,8 +70,23 @@ fn scores_are_those_asked_for() {
     assert_eq!(logits.of(0).len(), 3 * 640);
     assert!(logits.of(1).is_empty());
     assert_eq!(logits.of(2), &logits.of(0)[2 * 640..]);
+    assert!((0..3).all(|chunk| logits.likeliest(chunk).is_none()));
     let nothing = loaded.language.forward(&mut pool, &[]).unwrap();
     assert_eq!(nothing.vocabulary(), 640);
+}
+
+#[test]
+fn the_likeliest_token_comes_without_the_scores() {
+    let loaded = Loaded::family("mistral");
+    let mut pool = loaded.language.new_pool(4).unwrap();
+    let chunk = |blocks, logits| Chunk { blocks, start: 0, inputs: vec![Input::Tokens(&[5, 6, 7])], logits };
+    let other = Chunk { inputs: vec![Input::Tokens(&[9, 9])], ..chunk(&[3], Logits::Last) };
+    let batch = [chunk(&[0], Logits::Likeliest), chunk(&[1], Logits::None), chunk(&[2], Logits::Last), other];
+    let logits = loaded.language.forward(&mut pool, &batch).unwrap();
+    assert!(logits.of(0).is_empty() && logits.of(1).is_empty());
+    assert_eq!((logits.of(2).len(), logits.of(3).len()), (640, 640));
+    assert_ne!(logits.of(2), logits.of(3));
+    assert_eq!(logits.likeliest(0), Some(argmax(logits.of(2))));
 }
 
 #[test]

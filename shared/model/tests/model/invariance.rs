@@ -6,7 +6,12 @@ use tessera_model::{BLOCK_POSITIONS, Chunk, Input, LoadOptions, Logits, VisionMo
 use tessera_tensor::DType;
 use tessera_testkit::{FAMILIES, Golden, distance, family_dir, pixels};
 
-use crate::run::{Loaded, Sequence, argmax, slice, tiles_of};
+use crate::run::{Loaded, Sequence, argmax, dense, slice, tiles_of};
+
+/// Families, each in both ways to compute.
+fn both_ways<'a>(families: &'a [&'a str]) -> impl Iterator<Item = (&'a str, Loaded)> {
+    families.iter().flat_map(|family| Loaded::both_ways(family).map(|loaded| (*family, loaded)))
+}
 
 /// A sequence with room for `count` more positions than the prompt.
 fn sequence(loaded: &Loaded, inputs: &[Input<'_>], count: usize) -> Sequence {
@@ -20,8 +25,7 @@ fn last<'a>(blocks: &'a [u32], start: usize, inputs: Vec<Input<'a>>) -> Chunk<'a
 
 #[test]
 fn a_prompt_in_chunks_gives_what_it_gives_whole() {
-    for family in ["mistral", "qwen2", "yi"] {
-        let loaded = Loaded::family(family);
+    for (family, loaded) in both_ways(&["mistral", "qwen2", "yi"]) {
         let golden = Golden::load(family, "two_images");
         let images = loaded.images("two_images", &golden);
         let embeddings = loaded.embeddings(&images);
@@ -43,9 +47,10 @@ fn a_prompt_in_chunks_gives_what_it_gives_whole() {
 /// Longer than the parts that attention goes by, in both types.
 #[test]
 fn a_long_prompt_in_chunks_gives_what_it_gives_whole() {
-    for compute in [DType::F32, DType::F16] {
+    let panels = |compute| LoadOptions { compute, ..LoadOptions::default() };
+    let ways = [panels(DType::F32), panels(DType::F16), dense(DType::F32, 1), dense(DType::BF16, 2)];
+    for options in ways {
         let checkpoint = Checkpoint::open(&family_dir("llama3")).unwrap();
-        let options = LoadOptions { compute, ..LoadOptions::default() };
         let language = tessera_model::LanguageModel::load(&checkpoint, &options).unwrap();
         let ids: Vec<u32> = (0..700).map(|id| id * 7 % 500).collect();
         let logits = |chunk: usize| -> Vec<f32> {
@@ -60,15 +65,19 @@ fn a_long_prompt_in_chunks_gives_what_it_gives_whole() {
         };
         let whole = logits(700);
         for chunk in [1, 19, 256, 511] {
-            assert!(logits(chunk) == whole, "chunks of {chunk} in {compute}, bit for bit");
+            assert!(
+                logits(chunk) == whole,
+                "chunks of {chunk} in {}, {:?}, bit for bit",
+                options.compute,
+                options.on_cpu
+            );
         }
     }
 }
 
 #[test]
 fn two_sequences_in_one_batch_give_what_each_gives_alone() {
-    for family in FAMILIES {
-        let loaded = Loaded::family(family);
+    for (family, loaded) in both_ways(&FAMILIES) {
         let golden = Golden::load(family, "batch");
         let images = loaded.images("batch", &golden);
         let embeddings = loaded.embeddings(&images);
@@ -111,17 +120,20 @@ fn two_sequences_in_one_batch_give_what_each_gives_alone() {
 
 #[test]
 fn a_decode_row_beside_a_prompt_gives_what_it_gives_alone() {
-    let loaded = Loaded::family("llama3");
+    Loaded::both_ways("llama3").iter().for_each(beside_a_prompt);
+}
+
+fn beside_a_prompt(loaded: &Loaded) {
     let golden = Golden::load("llama3", "two_turns");
     let images = loaded.images("two_turns", &golden);
     let embeddings = loaded.embeddings(&images);
     let ids = golden.unpadded_ids(0);
     let inputs = loaded.inputs(&ids, &mut embeddings.as_slice());
-    let mut alone = sequence(&loaded, &inputs, 1);
+    let mut alone = sequence(loaded, &inputs, 1);
     loaded.step(&mut alone, inputs.clone(), Logits::None);
     let token = [golden.greedy[0][0]];
     let expected = loaded.step(&mut alone, vec![Input::Tokens(&token)], Logits::Last);
-    let whole = loaded.step(&mut sequence(&loaded, &inputs, 0), inputs.clone(), Logits::All);
+    let whole = loaded.step(&mut sequence(loaded, &inputs, 0), inputs.clone(), Logits::All);
 
     let blocks = u32::try_from(ids.len().div_ceil(BLOCK_POSITIONS) + 1).unwrap();
     let (beside, other): (Vec<u32>, Vec<u32>) = ((0..blocks).rev().collect(), (blocks..2 * blocks).collect());
@@ -136,7 +148,10 @@ fn a_decode_row_beside_a_prompt_gives_what_it_gives_alone() {
 
 #[test]
 fn a_sequence_computed_again_from_a_position_gives_what_it_gave() {
-    let loaded = Loaded::family("vicuna");
+    Loaded::both_ways("vicuna").iter().for_each(again);
+}
+
+fn again(loaded: &Loaded) {
     let ids: Vec<u32> = (3..43).collect();
     let mut sequence = loaded.sequence(64);
     loaded.step(&mut sequence, vec![Input::Tokens(&ids[..20])], Logits::None);
@@ -148,7 +163,10 @@ fn a_sequence_computed_again_from_a_position_gives_what_it_gave() {
 
 #[test]
 fn shared_and_copied_blocks_give_what_fresh_ones_give() {
-    let loaded = Loaded::family("mistral");
+    Loaded::both_ways("mistral").iter().for_each(shared_and_copied);
+}
+
+fn shared_and_copied(loaded: &Loaded) {
     let prefix: Vec<u32> = (3..83).collect();
     let tails: [Vec<u32>; 2] = [(100..130).collect(), (200..250).collect()];
     let fresh: Vec<Vec<f32>> = tails

@@ -4,9 +4,11 @@
 
 mod chunks;
 mod copy;
+mod dense;
 mod invariance;
 mod loading;
 mod parity;
 mod run;
 mod siglip;
+mod tower;
 mod window;

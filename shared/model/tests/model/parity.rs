@@ -1,9 +1,11 @@
 //! Features, logits and tokens of every family and case against the reference's.
 
+use tessera_checkpoint::Checkpoint;
 use tessera_model::Logits;
-use tessera_testkit::{CASES, FAMILIES, Golden, distance};
+use tessera_tensor::DType;
+use tessera_testkit::{CASES, FAMILIES, Golden, distance, family_dir};
 
-use crate::run::Loaded;
+use crate::run::{Loaded, dense};
 
 /// How far features and logits may be from the reference's.
 struct Tolerance {
@@ -62,10 +64,19 @@ fn compare(loaded: &Loaded, case: &str, golden: &Golden) -> Outcome {
 
 #[test]
 fn features_logits_and_tokens_are_the_references() {
+    check_all(Loaded::family);
+}
+
+#[test]
+fn the_program_of_the_gpus_gives_the_references_logits_and_tokens() {
+    check_all(|family| Loaded::with(Checkpoint::open(&family_dir(family)).unwrap(), &dense(DType::F32, 1)));
+}
+
+fn check_all(load: impl Fn(&str) -> Loaded) {
     println!("family            case        features   logits     equal tokens");
     let mut failures = Vec::new();
     for family in FAMILIES {
-        let loaded = Loaded::family(family);
+        let loaded = load(family);
         for case in CASES {
             let Outcome { features, logits, equal } = compare(&loaded, case, &Golden::load(family, case));
             println!("{family:17} {case:11} {features:<10.2e} {logits:<10.2e} {} of {}", equal.0, equal.1);

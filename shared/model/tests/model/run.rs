@@ -5,9 +5,9 @@ use std::{ops::Range, path::Path};
 use tessera_anyres::{ImageSize, Plan};
 use tessera_checkpoint::Checkpoint;
 use tessera_model::{
-    BLOCK_POSITIONS, Chunk, ImageEmbedding, Input, KvPool, LanguageModel, LoadOptions, Logits, VisionModel,
+    BLOCK_POSITIONS, Chunk, ImageEmbedding, Input, KvPool, LanguageModel, LoadOptions, Logits, OnCpu, VisionModel,
 };
-use tessera_tensor::HostTensor;
+use tessera_tensor::{DType, HostTensor};
 use tessera_testkit::{Golden, family_dir, pixels};
 
 /// A checkpoint with both of its models.
@@ -40,8 +40,22 @@ impl Loaded {
     }
 
     pub(crate) fn from_checkpoint(checkpoint: Checkpoint) -> Self {
+        Self::with(checkpoint, &LoadOptions::default())
+    }
+
+    /// The family in both ways to compute.
+    pub(crate) fn both_ways(family: &str) -> [Self; 2] {
+        Self::both_ways_of(&Checkpoint::open(&family_dir(family)).unwrap())
+    }
+
+    pub(crate) fn both_ways_of(checkpoint: &Checkpoint) -> [Self; 2] {
+        [Self::from_checkpoint(checkpoint.clone()), Self::with(checkpoint.clone(), &dense(DType::F32, 1))]
+    }
+
+    /// The tower computes in f32 and the CPU's own way, the decoder as is said.
+    pub(crate) fn with(checkpoint: Checkpoint, options: &LoadOptions<'_>) -> Self {
         let vision = VisionModel::load(&checkpoint, &LoadOptions::default()).unwrap();
-        let language = LanguageModel::load(&checkpoint, &LoadOptions::default()).unwrap();
+        let language = LanguageModel::load(&checkpoint, options).unwrap();
         Self { checkpoint, vision, language }
     }
 
@@ -112,6 +126,11 @@ impl Loaded {
         }
         tokens
     }
+}
+
+/// The program of the GPUs, on the CPU.
+pub(crate) fn dense(compute: DType, devices: usize) -> LoadOptions<'static> {
+    LoadOptions { compute, on_cpu: OnCpu::Dense { devices }, ..LoadOptions::default() }
 }
 
 /// Tiles `0..count` of image `image` of `[images, tiles, 3, side, side]`.
