@@ -24,11 +24,13 @@ pub enum BuildError {
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The KV cache holds not a single block.
-    #[error("engine.kv_cache is {bytes} bytes, one block of {BLOCK_POSITIONS} positions takes {block}: give it more")]
+    #[error(
+        "engine.kv_cache is {given}, which has no room for one block of {BLOCK_POSITIONS} positions ({block} bytes): give it more"
+    )]
     KvCache {
         /// What was given.
-        bytes: usize,
-        /// What a block takes.
+        given: MemoryBudget,
+        /// The bytes of a block.
         block: usize,
     },
     /// The system does not tell how much memory is free.
@@ -50,17 +52,20 @@ pub enum BuildError {
 /// # Errors
 /// [`BuildError`] says what is missing or wrong.
 pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'static) -> Result<Service, BuildError> {
-    let (path, compute) = (settings.model.clone(), settings.compute);
+    let (path, device, compute) = (settings.model.clone(), settings.device.clone(), settings.compute);
     let tasks = Tasks::default();
     let loading = tasks.spawn_blocking(move || {
         let checkpoint = Checkpoint::open(&path)?;
-        let model = LanguageModel::load(&checkpoint, &LoadOptions { compute, progress: &progress })?;
+        let device = tessera_model::resolve(&device)?;
+        let compute = compute.on(&device);
+        let options = LoadOptions { device: &device, compute, progress: &progress, ..LoadOptions::default() };
+        let model = LanguageModel::load(&checkpoint, &options)?;
         let grammars = Grammars::open(&checkpoint, model.config().vocab_size);
-        Ok::<_, BuildError>((checkpoint, model, grammars))
+        Ok::<_, BuildError>((checkpoint, model, grammars, compute))
     });
-    let (checkpoint, model, grammars) = loading.await.map_err(|_| BuildError::Interrupted)??;
+    let (checkpoint, model, grammars, compute) = loading.await.map_err(|_| BuildError::Interrupted)??;
 
-    let limits = limits(&settings, &model)?;
+    let (limits, device) = (limits(&settings, &model)?, model.device_name());
     let description = Description {
         max_positions: limits.max_positions.min(limits.blocks * BLOCK_POSITIONS),
         vocabulary: limits.vocabulary,
@@ -77,7 +82,8 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
     let forms = Forms::new(grammars, tasks.clone());
     let handler = Handler { engine: handle, features, forms, description, draining: tasks.draining().clone() };
     let server = Server::new(settings.server)?.with(handler.into_service());
-    tracing::info!(blocks = limits.blocks, model = %settings.model.display(), "language worker is ready");
+    let model = settings.model.display();
+    tracing::info!(blocks = limits.blocks, device, %compute, %model, "language worker is ready");
     Ok(Service::new(server, tasks, Some(engine)))
 }
 
@@ -90,19 +96,23 @@ fn free_memory() -> Result<u64, BuildError> {
 }
 
 fn limits(settings: &Settings, model: &LanguageModel) -> Result<Limits, BuildError> {
-    let budget = match settings.engine.kv_cache {
-        MemoryBudget::Bytes(size) => size.as_u64(),
-        share @ MemoryBudget::Share(_) => share.of(free_memory()?),
+    let (given, block) = (settings.engine.kv_cache, model.kv_bytes_per_position() * BLOCK_POSITIONS);
+    let of_bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX) / block;
+    let blocks = match given {
+        MemoryBudget::Bytes(size) => of_bytes(size.as_u64()),
+        // Of what is free where keys and values will be: on the GPUs, if the model is there.
+        MemoryBudget::Share(percent) => match model.free_blocks(percent)? {
+            Some(blocks) => blocks,
+            None => of_bytes(given.of(free_memory()?)),
+        },
     };
-    let bytes = usize::try_from(budget).unwrap_or(usize::MAX);
-    let block = model.kv_bytes_per_position() * BLOCK_POSITIONS;
-    if bytes < block {
-        return Err(BuildError::KvCache { bytes, block });
+    if blocks == 0 {
+        return Err(BuildError::KvCache { given, block });
     }
     Ok(Limits {
         max_positions: model.config().max_positions,
         vocabulary: model.config().vocab_size,
-        blocks: bytes / block,
+        blocks,
         running: settings.engine.running,
         waiting: settings.engine.waiting,
         step_rows: settings.engine.step_rows,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tessera_config::{ByteSize, MemoryBudget, Problems, Validate, duration};
 use tessera_rpc::ServerSettings;
 use tessera_telemetry::LogSettings;
-use tessera_tensor::DType;
+use tessera_tensor::{Compute, Devices};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,8 +18,10 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Folder of the checkpoint.
     pub model: PathBuf,
+    /// Where the model runs. Its layers are dealt out to several GPUs.
+    pub device: Devices,
     /// Type that the model computes in.
-    pub compute: DType,
+    pub compute: Compute,
     /// The engine's bounds.
     pub engine: EngineSettings,
     /// How features are pulled.
@@ -34,7 +36,7 @@ pub struct Settings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EngineSettings {
-    /// Memory of the KV cache: a size, or a share of what is free once the model is loaded.
+    /// Memory of the KV cache: a size, or a share of what is free on the model's device once it is loaded.
     pub kv_cache: MemoryBudget,
     /// Sequences that run at once.
     pub running: usize,
@@ -64,7 +66,8 @@ impl Default for Settings {
         Self {
             listen: ([127, 0, 0, 1], 50053).into(),
             model: PathBuf::new(),
-            compute: DType::F32,
+            device: Devices::default(),
+            compute: Compute::default(),
             engine: EngineSettings::default(),
             features: FeatureSettings::default(),
             server: ServerSettings::default(),

@@ -29,7 +29,7 @@ pub(crate) async fn run(ask: Ask) -> anyhow::Result<()> {
         output::note(EMBEDDED_NOTE);
     }
     let cluster =
-        Cluster::start(model.dir(), ask.compute, ask.place.settings(ask.store.as_ref()), Addresses::any()).await?;
+        Cluster::start(model.dir(), &ask.machine, ask.place.settings(ask.store.as_ref()), Addresses::any()).await?;
     let url = format!("http://{}", cluster.addresses.gateway);
     let shown = show(&url, request, ask.json).await;
     cluster.stop().await?;

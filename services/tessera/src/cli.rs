@@ -1,6 +1,7 @@
 //! The command line.
 
 mod encode;
+mod machine;
 mod pictures;
 mod store;
 
@@ -8,12 +9,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use tessera_tensor::DType;
 
 use crate::place::{Place, PlaceFlags};
 use crate::settings::SettingFlags;
 
 pub(crate) use encode::Encode;
+pub(crate) use machine::MachineFlags;
 pub(crate) use pictures::{Picture, Pictures};
 pub(crate) use store::{List, Remove, Stat, StoreCommand, Verify, Where};
 
@@ -66,14 +67,13 @@ pub(crate) struct Ask {
     /// Folder of a llava-v1.6 checkpoint in the Hugging Face layout; a small embedded one by default
     #[arg(long, value_name = "DIR", conflicts_with = "server")]
     pub(crate) model: Option<PathBuf>,
-    /// Type that the model computes in: f32, or f16 for half the memory
-    #[arg(long, default_value_t = DType::F32, value_name = "TYPE", conflicts_with = "server")]
-    pub(crate) compute: DType,
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
     /// Keep encoded images in a folder, at redis://… or at s3://BUCKET/PREFIX, beside memory
     #[arg(long, value_name = "STORE", conflicts_with = "server")]
     pub(crate) store: Option<Place>,
     /// Ask a gateway that runs elsewhere instead of starting the services here
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["device", "compute"])]
     pub(crate) server: Option<String>,
     /// Instructions in front of the question
     #[arg(long, value_name = "TEXT")]
@@ -93,9 +93,8 @@ pub(crate) struct Up {
     /// Folder of a llava-v1.6 checkpoint in the Hugging Face layout; a small embedded one by default
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// Type that the model computes in: f32, or f16 for half the memory
-    #[arg(long, default_value_t = DType::F32, value_name = "TYPE")]
-    pub(crate) compute: DType,
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
     /// Keep encoded images in a folder, at redis://… or at s3://BUCKET/PREFIX, beside memory
     #[arg(long, value_name = "STORE")]
     pub(crate) store: Option<Place>,

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tessera_rpc::{ServerError, ServerSettings, Tasks};
-use tessera_tensor::DType;
 use tessera_vision::StoreSettings;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::cli::MachineFlags;
 use crate::output::Progress;
 
 /// How long requests in progress may take when the program ends.
@@ -61,10 +61,10 @@ impl Cluster {
     /// anything is loaded.
     ///
     /// # Errors
-    /// When a port is taken or the checkpoint cannot be used.
+    /// When a port is taken, or the checkpoint or the device cannot be used.
     pub(crate) async fn start(
         model: &Path,
-        compute: DType,
+        machine: &MachineFlags,
         store: StoreSettings,
         addresses: Addresses,
     ) -> anyhow::Result<Self> {
@@ -89,9 +89,18 @@ impl Cluster {
             server,
             ..Default::default()
         };
-        let vision = tessera_vision::Settings { model: model.to_owned(), compute, store, server, ..Default::default() };
+        let compute = machine.compute;
+        let vision = tessera_vision::Settings {
+            model: model.to_owned(),
+            device: machine.first_device(),
+            compute,
+            store,
+            server,
+            ..Default::default()
+        };
         let language = tessera_language::Settings {
             model: model.to_owned(),
+            device: machine.device.clone(),
             compute,
             features: tessera_language::FeatureSettings { wait: TIME, ..Default::default() },
             server,

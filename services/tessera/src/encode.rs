@@ -45,7 +45,7 @@ pub(crate) async fn run(encode: Encode) -> anyhow::Result<ExitCode> {
     }
     let addresses = Addresses::without_language();
     let cluster =
-        Cluster::start(model.dir(), encode.compute, encode.place.settings(encode.store.as_ref()), addresses).await?;
+        Cluster::start(model.dir(), &encode.machine, encode.place.settings(encode.store.as_ref()), addresses).await?;
     let url = format!("http://{}", cluster.addresses.gateway);
     let sent = send(url, encode, manifest).await;
     tokio::select! {

@@ -18,7 +18,7 @@ pub(crate) async fn run(up: Up) -> anyhow::Result<()> {
     tokio::pin!(interrupted);
     let starting = Cluster::start(
         model.dir(),
-        up.compute,
+        &up.machine,
         up.place.settings(up.store.as_ref()),
         Addresses::from(up.host, up.port),
     );

@@ -152,11 +152,13 @@ fn inspect_writes_the_pixels_that_the_reference_makes() {
 #[test]
 fn what_goes_wrong_is_one_line_that_says_what_to_do() {
     let (photo, text) = (path("photos/landscape.jpg"), path("sizes_336.csv"));
-    let cases: [(&[&str], &[&str]); 8] = [
+    let cases: [(&[&str], &[&str]); 10] = [
         (&["ask", "--image", "/nowhere.jpg", "Q"], &["cannot read /nowhere.jpg"]),
         (&["ask", "--image", &text, "Q"], &["messages[0].parts[0].image", "none of JPEG"]),
         (&["ask", "--model", "/nowhere", "--image", &photo, "Q"], &["/nowhere is not a folder", "--model"]),
         (&["ask", "--server", "http://127.0.0.1:9", "Q"], &["no gateway at http://127.0.0.1:9", "tessera up"]),
+        (&["ask", "--device", "cuda:63", "Q"], &["cuda:63"]),
+        (&["ask", "--device", "cpu", "--compute", "bf16", "Q"], &["CPU does not compute in bf16", "f32 or f16"]),
         (&["ask", "--top-p", "7", "Q"], &["settings.top_p", "7"]),
         (&["ask", "--samples", "2", "Q"], &["settings.samples", "temperature"]),
         (&["ask", "--json-schema", "/nowhere.json", "Q"], &["cannot read /nowhere.json"]),

@@ -2,6 +2,7 @@
 
 mod batch;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -9,11 +10,32 @@ use std::time::{Duration, Instant};
 
 use tessera_anyres::Plan;
 use tessera_api::{Error, ErrorKind, Result};
-use tessera_model::VisionModel;
+use tessera_model::{ModelError, Pass, VisionModel};
 use tessera_tensor::HostTensor;
 use tokio::sync::{mpsc, oneshot};
 
-use batch::Batcher;
+use batch::{Batch, Batcher, Shares};
+
+/// What computes: the model, or a fake in tests. It logs what fails.
+trait Tower {
+    /// A forward pass on the device.
+    type Pass;
+
+    /// How many passes to have on the device at once.
+    fn passes_at_once(&self) -> usize;
+
+    /// Puts a pass over the tiles of some images, each `[tiles, 3, side, side]`, on the device.
+    fn start(&self, pixels: &[HostTensor]) -> Result<Self::Pass>;
+
+    /// Waits for the rows of a pass, `[tiles * patches, channels]`.
+    fn finish(&self, pass: Self::Pass) -> Result<HostTensor>;
+
+    /// Picks the features of an image from all of its rows.
+    fn pack(&self, encoded: &HostTensor, plan: &Plan) -> Result<HostTensor>;
+
+    /// Turns features into the rows that the language model sees.
+    fn project(&self, features: &HostTensor, plan: &Plan) -> Result<HostTensor>;
+}
 
 /// What the device is asked to do.
 enum Job {
@@ -37,7 +59,7 @@ pub(crate) struct Features {
     pub(crate) rows: HostTensor,
     /// Waiting for the device.
     pub(crate) queue: Duration,
-    /// From the first forward pass with a tile of this image to the end of the last.
+    /// From when the first forward pass with a tile of this image was put on the device to the end of the last.
     pub(crate) forward: Duration,
 }
 
@@ -45,7 +67,7 @@ pub(crate) struct Features {
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
     jobs: mpsc::Sender<Job>,
-    /// Microseconds in forward passes so far.
+    /// Microseconds in which there was a forward pass so far.
     busy: Arc<AtomicU64>,
 }
 
@@ -63,7 +85,7 @@ impl Device {
         Ok((Self { jobs, busy }, thread))
     }
 
-    /// What was spent in forward passes so far.
+    /// How long there was a forward pass on the device so far.
     pub(crate) fn busy(&self) -> Duration {
         Duration::from_micros(self.busy.load(Ordering::Relaxed))
     }
@@ -93,35 +115,110 @@ impl Device {
     }
 }
 
-/// The thread: one forward pass after the other while there are tiles, asleep while there are none.
-fn run(model: &VisionModel, tiles: usize, mut inbox: mpsc::Receiver<Job>, busy: &AtomicU64) {
+/// The thread: forward passes while there are tiles, asleep while there are none. While a pass is on the device the next
+/// one is put behind it, if the device is worth that, and while its rows are waited for, jobs wait too.
+fn run<T: Tower>(tower: &T, tiles: usize, mut inbox: mpsc::Receiver<Job>, busy: &AtomicU64) {
     let mut batcher = Batcher::new(tiles);
+    let mut passes = Passes { tower, on_device: VecDeque::new(), counted: Instant::now(), busy };
     loop {
-        let next = if batcher.is_empty() { inbox.blocking_recv() } else { inbox.try_recv().ok() };
+        let is_idle = batcher.waiting() == 0 && passes.on_device.is_empty();
+        let next = if is_idle { inbox.blocking_recv() } else { inbox.try_recv().ok() };
         match next {
             Some(Job::Encode(job)) => batcher.push(job),
             Some(Job::Project { features, plan, reply }) => {
-                let rows = model.project(&features, &plan).map_err(|error| failed(&error));
                 // The one who asked may have left.
-                let _ = reply.send(rows);
-                continue;
+                let _ = reply.send(tower.project(&features, &plan));
             }
-            None if batcher.is_empty() => return,
+            None if is_idle => return,
             None => {}
         }
-        if batcher.is_full() || inbox.is_empty() {
-            let began = Instant::now();
-            batcher.run(
-                |pixels| model.encode(pixels).map_err(|error| failed(&error)),
-                |rows, plan| model.pack(rows, plan).map_err(|error| failed(&error)),
-            );
-            busy.fetch_add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        if !batcher.is_full() && !inbox.is_empty() {
+            continue;
+        }
+        if batcher.waiting() > 0 && passes.on_device.len() < tower.passes_at_once() {
+            passes.start(&mut batcher);
+        } else {
+            passes.finish_first(&mut batcher);
         }
     }
 }
 
+/// The passes that are on the device, and the time that there was one.
+struct Passes<'a, T: Tower> {
+    tower: &'a T,
+    /// Oldest first.
+    on_device: VecDeque<(T::Pass, Shares)>,
+    /// Until when the time is counted.
+    counted: Instant,
+    busy: &'a AtomicU64,
+}
+
+impl<T: Tower> Passes<'_, T> {
+    /// Puts the next tiles on the device.
+    fn start(&mut self, batcher: &mut Batcher) {
+        let Batch { pixels, shares } = match batcher.take() {
+            Ok(batch) => batch,
+            Err(error) => return batcher.fail(&error),
+        };
+        if shares.is_empty() {
+            return;
+        }
+        if self.on_device.is_empty() {
+            self.counted = Instant::now();
+        }
+        match self.tower.start(&pixels) {
+            Ok(pass) => self.on_device.push_back((pass, shares)),
+            Err(error) => {
+                self.count();
+                batcher.finish(&shares, Err(error), |rows, plan| self.tower.pack(rows, plan));
+            }
+        }
+    }
+
+    /// Waits for the oldest pass, if there is one, and answers the images that it completes.
+    fn finish_first(&mut self, batcher: &mut Batcher) {
+        let Some((pass, shares)) = self.on_device.pop_front() else { return };
+        batcher.finish(&shares, self.tower.finish(pass), |rows, plan| self.tower.pack(rows, plan));
+        self.count();
+    }
+
+    fn count(&mut self) {
+        let now = Instant::now();
+        let spent = u64::try_from(now.duration_since(self.counted).as_micros()).unwrap_or(u64::MAX);
+        self.busy.fetch_add(spent, Ordering::Relaxed);
+        self.counted = now;
+    }
+}
+
+impl Tower for VisionModel {
+    type Pass = Pass;
+
+    fn passes_at_once(&self) -> usize {
+        self.passes_at_once()
+    }
+
+    fn start(&self, pixels: &[HostTensor]) -> Result<Pass> {
+        self.start(pixels).map_err(|error| failed(&error))
+    }
+
+    fn finish(&self, pass: Pass) -> Result<HostTensor> {
+        pass.finish().map_err(|error| failed(&error))
+    }
+
+    fn pack(&self, encoded: &HostTensor, plan: &Plan) -> Result<HostTensor> {
+        self.pack(encoded, plan).map_err(|error| failed(&error))
+    }
+
+    fn project(&self, features: &HostTensor, plan: &Plan) -> Result<HostTensor> {
+        self.project(features, plan).map_err(|error| failed(&error))
+    }
+}
+
 /// The model failed on input that we made: a bug or a broken machine. Logged here, once.
-fn failed(error: &tessera_model::ModelError) -> Error {
+fn failed(error: &ModelError) -> Error {
     tracing::error!(%error, "the vision model failed");
     Error::new(ErrorKind::Internal, "MODEL_FAILED", error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

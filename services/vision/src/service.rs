@@ -6,6 +6,7 @@ use tessera_image::{ImageSettings, PREPROCESSING_REVISION, Preprocessor};
 use tessera_model::{LoadOptions, ModelError, Progress, VisionModel};
 use tessera_rpc::{Server, ServerError, Service, Tasks};
 use tessera_store::{RemoteError, Store, StoreError};
+use tessera_tensor::DType;
 
 use crate::device::Device;
 use crate::encoder::{Encoder, Parts};
@@ -61,15 +62,18 @@ pub enum BuildError {
 /// # Errors
 /// [`BuildError`] says what is missing or wrong.
 pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'static) -> Result<Service, BuildError> {
-    let (path, compute) = (settings.model.clone(), settings.compute);
+    let (path, device, compute) = (settings.model.clone(), settings.device.clone(), settings.compute);
     let tasks = Tasks::default();
     let loading = tasks.spawn_blocking(move || {
         let checkpoint = Checkpoint::open(&path)?;
-        let model = VisionModel::load(&checkpoint, &LoadOptions { compute, progress: &progress })?;
-        Ok::<_, BuildError>((checkpoint, model))
+        let device = tessera_model::resolve(&device)?;
+        let compute = compute.on(&device);
+        let options = LoadOptions { device: &device, compute, progress: &progress, ..LoadOptions::default() };
+        let model = VisionModel::load(&checkpoint, &options)?;
+        Ok::<_, BuildError>((checkpoint, model, compute))
     });
-    let (checkpoint, model) = loading.await.map_err(|_| BuildError::Interrupted)??;
-    check_bounds(&settings, &checkpoint)?;
+    let (checkpoint, model, compute) = loading.await.map_err(|_| BuildError::Interrupted)??;
+    check_bounds(&settings, &checkpoint, compute)?;
 
     let fingerprint = fingerprint(&model, &checkpoint, &settings.image);
     let geometry = checkpoint.geometry();
@@ -77,7 +81,8 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
     let (store, background) = Store::open(tiers::options(&settings.store)?).await?;
     let stop = tasks.stop().clone();
     tasks.spawn(background.run(async move { stop.cancelled().await }));
-    let (device, thread) = Device::start(model, settings.batch.tiles, settings.batch.waiting_tiles)?;
+    let (tiles, taken) = (settings.batch.tiles.unwrap_or_else(|| model.usual_tiles()), model.device_name());
+    let (device, thread) = Device::start(model, tiles, settings.batch.waiting_tiles)?;
     let encoder = Encoder::new(Parts {
         fingerprint,
         geometry,
@@ -95,15 +100,16 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
     let server = Server::new(settings.server)?
         .with(vision.into_service(max_bytes))
         .with(grpc::store::Handler { stored, max_bytes }.into_service());
-    tracing::info!(%fingerprint, model = %settings.model.display(), "vision worker is ready");
+    let model = settings.model.display();
+    tracing::info!(%fingerprint, tiles, device = taken, %compute, %model, "vision worker is ready");
     Ok(Service::new(server, tasks, Some(thread)))
 }
 
 /// A store or queue that cannot take one image would refuse or lose it for ever.
-fn check_bounds(settings: &Settings, checkpoint: &Checkpoint) -> Result<(), BuildError> {
+fn check_bounds(settings: &Settings, checkpoint: &Checkpoint, compute: DType) -> Result<(), BuildError> {
     let geometry = checkpoint.geometry();
     let bytes = settings.store.memory.as_u64();
-    let row = checkpoint.model.feature_channels() * settings.compute.size_bytes();
+    let row = checkpoint.model.feature_channels() * compute.size_bytes();
     let image = (geometry.max_image_tokens() * row) as u64;
     if bytes < image {
         return Err(BuildError::StoreTooSmall { bytes, image });

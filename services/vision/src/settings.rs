@@ -9,7 +9,7 @@ use tessera_config::{ByteSize, Problems, Secret, Validate, duration};
 use tessera_image::ImageSettings;
 use tessera_rpc::ServerSettings;
 use tessera_telemetry::LogSettings;
-use tessera_tensor::DType;
+use tessera_tensor::{Compute, Devices};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -19,8 +19,10 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Folder of the checkpoint.
     pub model: PathBuf,
+    /// Where the model runs: one device.
+    pub device: Devices,
     /// Type that the model computes in, and that features are stored in.
-    pub compute: DType,
+    pub compute: Compute,
     /// Bounds and routes of images.
     pub image: ImageSettings,
     /// How tiles share forward passes.
@@ -37,8 +39,8 @@ pub struct Settings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchSettings {
-    /// Tiles in one forward pass.
-    pub tiles: usize,
+    /// Tiles in one forward pass; where it is not said, as many as suit the device.
+    pub tiles: Option<usize>,
     /// Tiles that wait for decoding or for the device; more are refused.
     pub waiting_tiles: usize,
     /// Images decoded and resized at once.
@@ -110,7 +112,8 @@ impl Default for Settings {
         Self {
             listen: ([127, 0, 0, 1], 50052).into(),
             model: PathBuf::new(),
-            compute: DType::F32,
+            device: Devices::default(),
+            compute: Compute::default(),
             image: ImageSettings::default(),
             batch: BatchSettings::default(),
             store: StoreSettings::default(),
@@ -122,7 +125,7 @@ impl Default for Settings {
 
 impl Default for BatchSettings {
     fn default() -> Self {
-        Self { tiles: 10, waiting_tiles: 640, preprocess: 2 }
+        Self { tiles: None, waiting_tiles: 640, preprocess: 2 }
     }
 }
 
@@ -164,10 +167,16 @@ impl Validate for Settings {
         if self.model.as_os_str().is_empty() {
             problems.add("model", "must name the folder of a checkpoint");
         }
+        if let Devices::Cuda(gpus) = &self.device
+            && gpus.len() > 1
+        {
+            let gpus = gpus.len();
+            problems.add("device", format!("names {gpus} GPUs, a vision worker runs on one: start a worker for each"));
+        }
         problems.check("image", &self.image);
         problems.check("server", &self.server);
         let positive = [
-            ("batch.tiles", self.batch.tiles > 0),
+            ("batch.tiles", self.batch.tiles != Some(0)),
             ("batch.waiting_tiles", self.batch.waiting_tiles > 0),
             ("batch.preprocess", self.batch.preprocess > 0),
             ("store.open_keys", self.store.open_keys > 0),
@@ -175,5 +184,34 @@ impl Validate for Settings {
         for (key, _) in positive.iter().filter(|(_, fine)| !fine) {
             problems.add(key, "must be at least 1");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tessera_config::{ConfigErrors, EnvironmentSource, Sources, load};
+
+    use super::*;
+
+    fn read(key: &str, value: &str) -> Result<Settings, ConfigErrors> {
+        let overrides = [("model", "/models/a"), (key, value)].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let env = EnvironmentSource::Given(BTreeMap::new());
+        load(&Sources { file: None, env_prefix: "TEST", env, overrides: overrides.to_vec() })
+    }
+
+    #[test]
+    fn a_worker_runs_on_one_device() {
+        assert_eq!(read("device", "cuda:1").unwrap().device, Devices::Cuda(vec![1]));
+        let error = read("device", "cuda:0,cuda:1").unwrap_err().to_string();
+        assert!(error.contains("device") && error.contains("start a worker for each"), "{error}");
+    }
+
+    #[test]
+    fn the_tiles_of_a_pass_are_the_devices_to_choose_unless_they_are_given() {
+        assert_eq!(read("device", "cpu").unwrap().batch.tiles, None);
+        assert_eq!(read("batch.tiles", "7").unwrap().batch.tiles, Some(7));
+        assert!(read("batch.tiles", "0").unwrap_err().to_string().contains("at least 1"));
     }
 }

@@ -23,3 +23,8 @@ fn settings_in_force_can_be_printed_and_read_back() {
 fn a_checkpoint_that_is_missing_is_named() {
     service::names_a_missing_checkpoint(EXECUTABLE);
 }
+
+#[test]
+fn what_the_machine_cannot_do_is_named() {
+    service::names_what_the_machine_cannot_do(EXECUTABLE);
+}

@@ -7,7 +7,7 @@ use super::beams::{Beams, Step};
 use super::blocks::Blocks;
 use super::branch::Branch;
 use super::guide::Guide;
-use super::sampler::{self, NoFiniteScore};
+use super::sampler::{self, Next, NoFiniteScore};
 use super::sequence::Sequence;
 
 impl From<NoFiniteScore> for Error {
@@ -17,19 +17,23 @@ impl From<NoFiniteScore> for Error {
 }
 
 impl Sequence {
-    /// Takes the scores after the last token of a branch, `[vocabulary]`; returns how many new tokens were told.
+    /// Takes what the model says about the token after the last of a branch, as much as was [wanted](Self::wanted); returns
+    /// how many new tokens were told.
     ///
     /// # Errors
     /// When no token can be chosen.
-    pub(super) fn take_scores(&mut self, branch: usize, scores: &[f32], blocks: &mut Blocks) -> Result<usize> {
-        if self.wishes.beam_search.is_some() {
+    pub(super) fn take_next(&mut self, branch: usize, next: Next<'_>, blocks: &mut Blocks) -> Result<usize> {
+        if self.wishes.beam_search.is_some()
+            && let Next::Scores(scores) = next
+        {
             return self.take_beam_scores(branch, scores, blocks);
         }
         if self.is_branched {
-            self.choose(branch, scores, blocks)?;
+            self.choose(branch, next, blocks)?;
             return Ok(1);
         }
-        // The samples begin behind the same prompt, each with a draw of its own from the same scores.
+        // The samples begin behind the same prompt, each with a draw of its own from the same scores; those that take the
+        // likeliest take the same.
         self.is_branched = true;
         let guides = self.branches[0].guide.take().map(|guide| guide.split(self.wishes.samples));
         for sample in 1..self.wishes.samples {
@@ -42,20 +46,25 @@ impl Sequence {
             branch.guide = Some(guide);
         }
         for sample in 0..self.wishes.samples {
-            self.choose(sample, scores, blocks)?;
+            self.choose(sample, next, blocks)?;
         }
         Ok(self.wishes.samples)
     }
 
-    fn choose(&mut self, sample: usize, scores: &[f32], blocks: &mut Blocks) -> Result<()> {
+    fn choose(&mut self, sample: usize, next: Next<'_>, blocks: &mut Blocks) -> Result<()> {
         let Self { branches, wishes, listener, given, .. } = self;
         let branch = &mut branches[sample];
         let (stand, mask) = branch.guide.take().map(Guide::take).transpose()?.unzip();
-        let token = branch.sampler.choose(scores, &branch.tokens, wishes.prompt, mask.as_ref())?;
+        let (token, logprobs) = match next {
+            Next::Likeliest(id) => (id.ok_or(NoFiniteScore)?, None),
+            Next::Scores(scores) => {
+                let token = branch.sampler.choose(scores, &branch.tokens, wishes.prompt, mask.as_ref())?;
+                (token, wishes.logprobs.map(|top| sampler::logprobs(scores, token, top)))
+            }
+        };
         branch.tokens.push(token);
         let is_constrained = stand.is_some();
         branch.guide = stand.map(|stand| stand.follow(token)).transpose()?.flatten();
-        let logprobs = wishes.logprobs.map(|top| sampler::logprobs(scores, token, top));
         listener.tell_tokens(sample, vec![token], logprobs.into_iter().collect());
         let is_complete = is_constrained && branch.guide.is_none();
         let reason = if is_complete || wishes.end_token_ids.contains(&token) {

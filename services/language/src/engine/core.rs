@@ -11,6 +11,7 @@ use super::Command;
 use super::blocks::{BLOCK_POSITIONS, Blocks};
 use super::load::Counters;
 use super::runner::{ModelRunner, Scores, Slice};
+use super::sampler::Next;
 use super::scheduler::{Plan, Scheduled, Scheduler, Wanted};
 use super::sequence::{Pull, Sequence, SequenceId};
 
@@ -198,16 +199,22 @@ impl<R: ModelRunner> Engine<R> {
             let was_prompt = !sequence.is_branched;
             sequence.advance(*branch, positions.len(), blocks);
             released.append(&mut sequence.finished_images());
-            let scores = scores.of(slice);
             if *wanted == Wanted::All {
-                sequence.take_prompt_scores(positions.start, scores, positions.len());
+                sequence.take_prompt_scores(positions.start, scores.of(slice), positions.len());
             }
-            if *wanted == Wanted::None || positions.end < sequence.branches[*branch].tokens.len() {
+            if positions.end < sequence.branches[*branch].tokens.len() {
                 continue;
             }
-            let last =
-                if *wanted == Wanted::All { &scores[scores.len() - scores.len() / positions.len()..] } else { scores };
-            match sequence.take_scores(*branch, last, blocks) {
+            let next = match wanted {
+                Wanted::None => continue,
+                Wanted::Likeliest => Next::Likeliest(scores.likeliest(slice)),
+                Wanted::Last => Next::Scores(scores.of(slice)),
+                Wanted::All => {
+                    let scores = scores.of(slice);
+                    Next::Scores(&scores[scores.len() - scores.len() / positions.len()..])
+                }
+            };
+            match sequence.take_next(*branch, next, blocks) {
                 Ok(told) => self.new_tokens += told as u64,
                 Err(error) => {
                     tracing::error!(request_id = sequence.listener.request_id(), %error, "no token can be chosen");

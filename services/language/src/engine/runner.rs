@@ -42,14 +42,18 @@ pub struct Slice<'a> {
     pub runs: Vec<Run<'a>>,
     /// Their positions.
     pub positions: Range<usize>,
-    /// Which of them give scores.
+    /// What is wanted of their scores.
     pub scores: Wanted,
 }
 
-/// The scores of one step.
+/// The scores of one step, or as much of them as was wanted.
 pub trait Scores {
-    /// The scores that a slice wanted, `[wanted rows * vocabulary]`.
+    /// The scores that a slice wanted, `[wanted rows * vocabulary]`; empty where it wanted none, or the likeliest id only.
     fn of(&self, slice: usize) -> &[f32];
+
+    /// The first of the ids with the largest finite score after the last row of a slice that wanted no more than that;
+    /// `None` where no score is finite.
+    fn likeliest(&self, slice: usize) -> Option<u32>;
 }
 
 /// Runs the model; keeps keys and values in blocks, and the embeddings of images that are being computed.

@@ -27,6 +27,15 @@ use self::generator::{Numbers, Place};
 #[error("the model gave no finite score for any token")]
 pub(super) struct NoFiniteScore;
 
+/// What the model says about the next token.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Next<'a> {
+    /// The first of the ids with the largest finite score, if one is finite: all that a greedy choice needs.
+    Likeliest(Option<u32>),
+    /// The scores of all ids, `[vocabulary]`.
+    Scores(&'a [f32]),
+}
+
 /// Chooses the tokens of one sample, one after the other.
 ///
 /// What it remembers between two choices only saves work: a choice is a function of the settings, the sample and what it
@@ -59,6 +68,11 @@ impl Sampler {
             }),
         };
         Self { processors: Processors::new(settings, end_token_ids), drawing }
+    }
+
+    /// True when every token is the likeliest by the model's own scores, unless a mask forbids it.
+    pub(super) fn takes_likeliest(&self) -> bool {
+        self.drawing.is_none() && self.processors.are_neutral()
     }
 
     /// Chooses the next token. What is not finite is never chosen.

@@ -46,18 +46,20 @@ pub struct Scheduled {
     pub branch: usize,
     /// Positions to compute.
     pub positions: Range<usize>,
-    /// Which of them give scores.
+    /// What is wanted of their scores.
     pub scores: Wanted,
 }
 
-/// Which rows give scores.
+/// What is wanted of the scores of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// None: a piece of a prompt that goes on.
+    /// Nothing: a piece of a prompt that goes on.
     None,
-    /// The last: a token is chosen after it.
+    /// The likeliest id after the last row: it is the next token, and a score is never looked at.
+    Likeliest,
+    /// The scores of the last row: a token is chosen by them.
     Last,
-    /// All: the prompt's log-probabilities were asked for.
+    /// The scores of all rows: the prompt's log-probabilities were asked for.
     All,
 }
 
@@ -159,7 +161,8 @@ impl Scheduler {
                 if !ready.is_empty() && self.running[index].is_decoding(branch) {
                     let end = self.make_room(index, branch, ready.end, plan);
                     if end == ready.end {
-                        plan.rows.push(Scheduled { sequence: index, branch, positions: ready, scores: Wanted::Last });
+                        let scores = self.running[index].wanted(branch);
+                        plan.rows.push(Scheduled { sequence: index, branch, positions: ready, scores });
                     }
                 }
             }
@@ -190,7 +193,7 @@ impl Scheduler {
                 let is_last = end == self.running[index].branches[branch].tokens.len();
                 let scores = match (scored, is_last) {
                     (true, _) => Wanted::All,
-                    (false, true) => Wanted::Last,
+                    (false, true) => self.running[index].wanted(branch),
                     (false, false) => Wanted::None,
                 };
                 plan.rows.push(Scheduled { sequence: index, branch, positions: ready.start..end, scores });

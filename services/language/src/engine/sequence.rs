@@ -17,6 +17,7 @@ use super::chain::BlockHash;
 use super::guide::Guide;
 use super::listener::Listener;
 use super::sampler::Sampler;
+use super::scheduler::Wanted;
 
 /// Name of a sequence in one engine, in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -199,6 +200,14 @@ impl Sequence {
     pub(super) fn is_decoding(&self, branch: usize) -> bool {
         let Branch { computed, tokens, .. } = &self.branches[branch];
         *computed >= self.given && computed + 1 == tokens.len()
+    }
+
+    /// What of the scores after its last token the next token of a branch is chosen by. Of all samples the same: what they
+    /// differ in is the draw.
+    pub(super) fn wanted(&self, branch: usize) -> Wanted {
+        let Branch { sampler, guide, .. } = &self.branches[branch];
+        let looks_closer = self.wishes.beam_search.is_some() || self.wishes.logprobs.is_some() || guide.is_some();
+        if sampler.takes_likeliest() && !looks_closer { Wanted::Likeliest } else { Wanted::Last }
     }
 
     /// What rows of a branch are.

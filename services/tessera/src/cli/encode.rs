@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use tessera_tensor::DType;
 
+use super::MachineFlags;
 use crate::place::{Place, PlaceFlags};
 
 /// Encode images ahead of time, so that they can be asked about later without their bytes.
@@ -23,14 +23,13 @@ pub(crate) struct Encode {
     #[arg(long, value_name = "STORE", conflicts_with = "server")]
     pub(crate) store: Option<Place>,
     /// Have them encoded and kept by a gateway that runs elsewhere instead of starting the services here
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["device", "compute"])]
     pub(crate) server: Option<String>,
     /// Folder of a llava-v1.6 checkpoint in the Hugging Face layout; a small embedded one by default
     #[arg(long, value_name = "DIR", conflicts_with = "server")]
     pub(crate) model: Option<PathBuf>,
-    /// Type that the model computes in: f32, or f16 for half the memory
-    #[arg(long, default_value_t = DType::F32, value_name = "TYPE", conflicts_with = "server")]
-    pub(crate) compute: DType,
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
     /// Promise to keep every image for so long, such as 12h or '30 days'
     #[arg(long, value_name = "DURATION", value_parser = lease)]
     pub(crate) lease: Option<Duration>,

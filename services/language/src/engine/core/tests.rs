@@ -208,8 +208,31 @@ fn log_probabilities_come_with_the_tokens_and_with_the_prompt() {
     assert!(prompt.iter().all(|at| at.likeliest.len() == 1 && at.likeliest[0].1 >= at.chosen && at.chosen < 0.0));
     let heard = hear(&mut events);
     assert_eq!((heard.logprobs.len(), heard.reused), (4, 0));
+    // Chosen by scores as by the model itself.
     assert_eq!(heard.tokens, alone(endless(150, 4))[0].tokens);
     bench.assert_clean();
+}
+
+#[test]
+fn scores_are_wanted_only_where_they_are_looked_at() {
+    let greedy = || endless(10, 4);
+    let sampling = |sampling| GenerateRequest { sampling, ..greedy() };
+    let cases = [
+        (greedy(), Wanted::Likeliest),
+        (samples(3, greedy()), Wanted::Likeliest),
+        (endless(40, 4), Wanted::None),
+        (sampling(drawn(1)), Wanted::Last),
+        (sampling(Sampling { min_new_tokens: 2, ..Sampling::GREEDY }), Wanted::Last),
+        (sampling(Sampling { presence_penalty: 0.5, ..Sampling::GREEDY }), Wanted::Last),
+        (GenerateRequest { logprobs: Some(0), ..greedy() }, Wanted::Last),
+        (GenerateRequest { prompt_logprobs: Some(0), ..greedy() }, Wanted::All),
+        (beams(2, greedy()), Wanted::Last),
+    ];
+    for (request, wanted) in cases {
+        let mut bench = Bench::new(LIMITS);
+        let (_, _events) = bench.start(request.clone());
+        assert_eq!(bench.engine.scheduler.plan().rows[0].scores, wanted, "{request:?}");
+    }
 }
 
 #[test]

@@ -52,6 +52,10 @@ impl Scores for StepLogits {
     fn of(&self, slice: usize) -> &[f32] {
         self.of(slice)
     }
+
+    fn likeliest(&self, slice: usize) -> Option<u32> {
+        self.likeliest(slice)
+    }
 }
 
 impl ModelRunner for CandleRunner {
@@ -88,6 +92,7 @@ impl ModelRunner for CandleRunner {
             let inputs = slice.runs.iter().map(|run| input(&self.images, run)).collect::<Result<_, RunError>>()?;
             let logits = match slice.scores {
                 Wanted::None => Logits::None,
+                Wanted::Likeliest => Logits::Likeliest,
                 Wanted::Last => Logits::Last,
                 Wanted::All => Logits::All,
             };

@@ -27,12 +27,30 @@ pub(super) struct FakeRunner {
     pub(super) fails: bool,
 }
 
+/// What each slice wanted, and no more: who looks at what was not asked for fails.
 #[derive(Debug)]
-pub(super) struct FakeScores(Vec<Vec<f32>>);
+pub(super) struct FakeScores(Vec<Given>);
+
+#[derive(Debug)]
+enum Given {
+    Nothing,
+    Likeliest(u32),
+    Scores(Vec<f32>),
+}
 
 impl Scores for FakeScores {
     fn of(&self, slice: usize) -> &[f32] {
-        &self.0[slice]
+        match &self.0[slice] {
+            Given::Scores(scores) => scores,
+            other => panic!("scores are looked at where {other:?} was wanted"),
+        }
+    }
+
+    fn likeliest(&self, slice: usize) -> Option<u32> {
+        match &self.0[slice] {
+            Given::Likeliest(id) => Some(*id),
+            other => panic!("the likeliest is looked at where {other:?} was wanted"),
+        }
     }
 }
 
@@ -51,6 +69,17 @@ fn image_row(key: ImageKey, row: usize) -> u64 {
 /// Scores that are spread, by what came before.
 fn scores(past: u64) -> impl Iterator<Item = f32> {
     (0..VOCABULARY as u64).map(move |id| (mix(past, id) % 1000) as f32 / 100.0)
+}
+
+/// The first of the largest.
+fn likeliest(past: u64) -> u32 {
+    let (mut likeliest, mut largest) = (0, f32::NEG_INFINITY);
+    for (id, score) in (0..).zip(scores(past)) {
+        if score > largest {
+            (likeliest, largest) = (id, score);
+        }
+    }
+    likeliest
 }
 
 impl FakeRunner {
@@ -108,7 +137,7 @@ impl ModelRunner for FakeRunner {
         for slice in step {
             let mut past = self.past(slice.blocks, slice.positions.start);
             let mut position = slice.positions.start;
-            let mut wanted = Vec::new();
+            let mut every = Vec::new();
             for run in &slice.runs {
                 let inputs: Vec<u64> = match run {
                     Run::Tokens(tokens) => tokens.iter().map(|&token| u64::from(token)).collect(),
@@ -122,16 +151,18 @@ impl ModelRunner for FakeRunner {
                     *self.at(slice.blocks, position) = Some((input, past));
                     position += 1;
                     if slice.scores == Wanted::All {
-                        wanted.extend(scores(past));
+                        every.extend(scores(past));
                     }
                 }
             }
             assert_eq!(position, slice.positions.end);
-            if slice.scores == Wanted::Last {
-                wanted.extend(scores(past));
-            }
             rows += slice.positions.len();
-            all.push(wanted);
+            all.push(match slice.scores {
+                Wanted::None => Given::Nothing,
+                Wanted::Likeliest => Given::Likeliest(likeliest(past)),
+                Wanted::Last => Given::Scores(scores(past).collect()),
+                Wanted::All => Given::Scores(every),
+            });
         }
         self.largest_step = self.largest_step.max(rows);
         self.computed += rows;
