@@ -9,6 +9,8 @@ mod client;
 mod cluster;
 #[path = "system/conversation.rs"]
 mod conversation;
+#[path = "system/cuda_build.rs"]
+mod cuda_build;
 #[path = "system/demo.rs"]
 mod demo;
 #[path = "system/deploy.rs"]
@@ -32,6 +34,8 @@ mod memory;
 mod parity;
 #[path = "system/pools.rs"]
 mod pools;
+#[path = "system/reference.rs"]
+mod reference;
 #[path = "system/requests.rs"]
 mod requests;
 #[path = "system/running.rs"]

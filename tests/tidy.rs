@@ -38,7 +38,7 @@ fn the_gateway_links_no_candle() {
 
 #[test]
 fn libraries_of_the_model_side_link_no_tonic() {
-    let libraries = ["anyres", "image", "prompt", "tensor", "model", "embedding", "store", "checkpoint"];
+    let libraries = ["anyres", "image", "prompt", "tensor", "kernels", "model", "embedding", "store", "checkpoint"];
     let libraries = libraries.map(|name| format!("tessera-{name}"));
     let names: Vec<&str> = libraries.iter().map(String::as_str).collect();
     none("the wire is not their business", &Graph::of_the_workspace().links(&names, "tonic"));

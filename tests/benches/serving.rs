@@ -6,6 +6,8 @@
 //! made DIR.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench ends at the first error and prints its figures")]
 
+#[path = "../system/first_token.rs"]
+mod first_token;
 #[path = "../system/running.rs"]
 mod running;
 
@@ -13,18 +15,17 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::future::join_all;
 use futures::stream::{BoxStream, StreamExt, select_all};
 use serde::{Deserialize, Serialize};
 use tessera_api::language::{Event, GenerateRequest};
-use tessera_api::proto::gateway::v1::gateway_client::GatewayClient;
 use tessera_api::proto::language::v1::language_worker_client::LanguageWorkerClient;
-use tessera_api::{Error, gateway};
 use tessera_config::ByteSize;
 use tonic::transport::Channel;
 
+use first_token::first_token;
 use running::Running;
 
 /// Room for eight prompts of 2,400 positions and their answers.
@@ -207,7 +208,7 @@ async fn ask_twice(model: &Path, picture: &Path, questions: &[String; 2], langua
     let picture = fs::read(model.join(picture)).unwrap();
     let mut seconds = Vec::new();
     for question in questions {
-        let first = ask(gateway.channel(), &picture, question).await.unwrap().as_secs_f64();
+        let first = first_token(gateway.channel(), &picture, question).await.unwrap().as_secs_f64();
         println!("{question} first token after {first:.2} s");
         seconds.push(first);
     }
@@ -216,27 +217,6 @@ async fn ask_twice(model: &Path, picture: &Path, questions: &[String; 2], langua
         service.ended().await;
     }
     seconds
-}
-
-/// Asks one question about a picture, and returns how long the first token took.
-async fn ask(channel: Channel, picture: &[u8], question: &str) -> Result<Duration, Error> {
-    let parts = vec![
-        gateway::Part::Image(gateway::ImageSource::File(picture.to_vec().into())),
-        gateway::Part::Text(question.into()),
-    ];
-    let messages = vec![gateway::Message { role: gateway::Role::User, parts }];
-    let settings = gateway::Settings { max_tokens: Some(1), temperature: Some(0.0), ..Default::default() };
-    let request = gateway::GenerateRequest { request_id: String::new(), messages, settings };
-    let request = tessera_api::proto::gateway::v1::GenerateRequest::from(request);
-
-    let begun = Instant::now();
-    let mut events = GatewayClient::new(channel).generate(request).await?.into_inner();
-    while let Some(response) = events.message().await? {
-        if matches!(response.try_into()?, gateway::Event::Delta { token_ids, .. } if !token_ids.is_empty()) {
-            return Ok(begun.elapsed());
-        }
-    }
-    panic!("an answer has a token")
 }
 
 fn peak_bytes() -> Option<u64> {

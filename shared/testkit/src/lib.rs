@@ -36,9 +36,11 @@ pub const FAMILIES: [&str; 9] = [
     "mistral_hub_fp16",
 ];
 
-/// The folder `tests/fixtures`.
+/// The folder `tests/fixtures`: of the repository that the program was built in, or, if that is not on this machine, of the
+/// current folder, for a program that was carried here with the fixtures beside it.
 pub fn fixtures_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+    if built.is_dir() { built } else { PathBuf::from("tests/fixtures") }
 }
 
 /// The folder of the checkpoint of one of [`FAMILIES`].

@@ -56,3 +56,21 @@ pub fn names_a_missing_checkpoint(executable: &str) {
     let said = String::from_utf8_lossy(&failed.stderr);
     assert!(!failed.status.success() && said.contains("/nowhere/llava"), "{said}");
 }
+
+/// Asserts that a GPU that is not there ends the start and is named, and so does a type that the device does not compute in,
+/// with those that it does.
+///
+/// # Panics
+/// When it does not.
+pub fn names_what_the_machine_cannot_do(executable: &str) {
+    let model = family_dir("mistral");
+    let model = model.to_str().expect("the path is text");
+    for (settings, expected) in [("device=cuda:63", "cuda:63"), ("compute=bf16", "choose f32 or f16")] {
+        let arguments = ["--model", model, "--listen", "127.0.0.1:0", "--set", "device=cpu", "--set", settings];
+        let failed = run(executable, &arguments);
+        let said = String::from_utf8_lossy(&failed.stderr);
+        assert!(!failed.status.success() && said.contains(expected), "{settings}: {said}");
+        let checked = run(executable, &[&arguments[..], &["--check-config"]].concat());
+        assert!(checked.status.success(), "what a machine has is not the configuration's to know");
+    }
+}
