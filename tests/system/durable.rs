@@ -2,7 +2,13 @@
 
 use std::path::Path;
 
-use tessera_api::ErrorKind;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tessera_api::proto::vision::v1 as proto;
+use tessera_api::vision::EncodeRequest;
+use tessera_api::{Error, ErrorKind};
+use tessera_embedding::ImageKey;
 use tessera_testkit::{Golden, picture};
 use tessera_vision::{DiskSettings, RowFormat};
 
@@ -33,6 +39,39 @@ fn everything_restarts_and_handles_still_stand_for_their_images() {
         assert_reference(&reply, "mistral", "portrait");
         // The file itself is known, too, and not encoded again.
         assert!(Client::of(&cluster.gateway).encode(picture("portrait", 0)).await.unwrap().stored_before);
+    });
+}
+
+#[test]
+fn a_vision_worker_that_ends_finishes_what_it_encodes_and_keeps_it() {
+    limited(async {
+        let folder = tempfile::tempdir().unwrap();
+        let mut cluster = Cluster::start("mistral", |settings| settings.vision.store.disk = disk(folder.path())).await;
+        let encoder = cluster.fingerprint().await;
+        let worker = cluster.vision_client();
+        let encodes = (0..12_u8).map(|number| {
+            // What follows the end of a PNG file is not read, but it makes another file of it.
+            let image = Bytes::from([&picture("one_image", 0)[..], &[number]].concat());
+            let key = ImageKey::of(&[], &encoder, &image);
+            let request = EncodeRequest { image: image.clone(), key, tenant_salt: Bytes::new() };
+            let mut worker = worker.clone();
+            async move { worker.encode(proto::EncodeRequest::from(request)).await.map(|_| (image, key)) }
+        });
+        let mut encodes: FuturesUnordered<_> = encodes.collect();
+        let mut kept = vec![encodes.next().await.unwrap().unwrap()];
+        cluster.vision.stop.cancel();
+        while let Some(encoded) = encodes.next().await {
+            match encoded {
+                Ok(encoded) => kept.push(encoded),
+                // It came too late to be taken.
+                Err(status) => assert_eq!(Error::from(status).kind, ErrorKind::Unavailable),
+            }
+        }
+        drop((worker, encodes));
+        cluster.replace_vision(|settings| settings.store.disk = disk(folder.path())).await;
+        for (image, key) in kept {
+            assert!(cluster.encode(image, key.as_bytes()).await.unwrap().stored_before);
+        }
     });
 }
 

@@ -265,6 +265,30 @@ fn features_that_are_not_what_they_claim_are_never_used() {
 }
 
 #[test]
+fn who_leaves_or_is_late_makes_room_for_the_features_of_others() {
+    limited(async {
+        let cluster = Cluster::start("mistral", |settings| settings.language.features.fetches = 1).await;
+        // A store that is connected to and never says a word.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent = format!("http://{}", listener.local_addr().unwrap());
+        let sealed = features(&cluster);
+        let parts = vec![Part::Header(header(&sealed)), Part::Chunk(sealed.rows.data().clone())];
+        let store = forge(&Tasks::default(), parts).await;
+        let held = proto::GenerateRequest::from(with_image(&cluster, silent).await);
+        let leaves = cluster.open_sequence(held.clone()).await.unwrap();
+        let mut late = Request::new(held);
+        late.set_timeout(Duration::from_millis(300));
+        let late = async { read_tokens(cluster.open_sequence(late).await?).await };
+        let error = late.await.unwrap_err();
+        assert_eq!((error.kind, error.reason.as_ref()), (ErrorKind::Deadline, "DEADLINE_EXCEEDED"), "{error:?}");
+        let waits = with_image(&cluster, store).await;
+        let waits = cluster.open_sequence(proto::GenerateRequest::from(waits)).await.unwrap();
+        drop(leaves);
+        assert_eq!(read_tokens(waits).await.unwrap().len(), 4);
+    });
+}
+
+#[test]
 fn an_image_must_fill_as_many_positions_as_its_size_says() {
     limited(async {
         let cluster = Cluster::of("mistral").await;

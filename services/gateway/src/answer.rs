@@ -1,25 +1,24 @@
-//! One request in progress: both legs at once, tokens to text, the end of every sample.
+//! One request in progress: both legs at once, and the second one again and again until every sample has ended.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tessera_api::gateway::{Event, Finished, ImagePlan, Logprobs, Started, Timings, TokenLogprob, Usage};
-use tessera_api::language::{self, FinishReason, GenerateRequest, ImageReference};
+use tessera_api::gateway::{Event, ImagePlan, Started};
+use tessera_api::language::{self, GenerateRequest};
 use tessera_api::{Error, ErrorKind, Result};
-use tessera_prompt::Prompter;
 use tessera_rpc::Deadline;
 use tokio::sync::mpsc;
 
+use crate::continuations::{self, Continuations};
 use crate::encoding::Encoding;
 use crate::prepare::{Prepared, Preparer, image_plan};
-use crate::sample::{Piece, Sample, Stops};
+use crate::sample::Stops;
+use crate::telling::{Telling, Told};
 use crate::upstream::Upstream;
 
 /// How long after the deadline the language worker may still say what there was by then.
 const GRACE: Duration = Duration::from_secs(1);
-/// Positions of the prompt whose log-probabilities make one event.
-const PLACES: usize = 128;
 /// What the language worker calls the fields of a request, and what the client does.
 const FIELDS: [(&str, &str); 9] = [
     ("sampling.min_new_tokens", "settings.min_tokens"),
@@ -41,16 +40,8 @@ pub(crate) struct Answer {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) preparer: Arc<Preparer>,
     pub(crate) prepared: Prepared,
-}
-
-/// Makes the client's events of the language worker's.
-struct Telling<'a> {
-    events: &'a mpsc::Sender<Result<Event>>,
-    prompter: &'a Prompter,
-    received: Instant,
-    prompt: &'a [u32],
-    image_tokens: usize,
-    samples: Vec<Sample>,
+    /// How often it may be sent to a language worker again.
+    pub(crate) continuations: usize,
 }
 
 impl Answer {
@@ -74,151 +65,129 @@ impl Answer {
     }
 
     async fn generate(self, events: &mpsc::Sender<Result<Event>>) -> Result<()> {
-        let Self { request_id, received, deadline, upstream, preparer, prepared } = self;
-        let request = sequence(request_id.clone(), &prepared, &upstream, preparer.salt.clone());
+        let Self { request_id, received, deadline, upstream, preparer, prepared, continuations } = self;
+        let asked = sequence(request_id.clone(), &prepared, preparer.salt.clone());
         let Prepared { prompt, images, generation, settings, .. } = prepared;
         let plans: Vec<ImagePlan> = images.iter().map(image_plan).collect();
-        let stops = Arc::new(Stops::new(settings));
-        let sample = || Sample::new(preparer.prompter.detokenizer(), Arc::clone(&stops));
-        let mut telling = Telling {
-            events,
+        let told = Told {
             prompter: &preparer.prompter,
             received,
             prompt: &prompt.ids,
             image_tokens: plans.iter().map(|image| image.image_tokens).sum(),
-            samples: std::iter::repeat_with(sample).take(generation.samples.get()).collect(),
+            stops: Stops::new(settings),
+            samples: generation.samples.get(),
+            is_search: generation.beam_search.is_some(),
         };
+        let mut telling = Telling::new(events, told);
         let prepare = received.elapsed();
         let started = Started { request_id, prompt_tokens: prompt.ids.len(), images: plans, seed: generation.seed };
         telling.send(Event::Started(started)).await?;
 
-        let mut encoding = Encoding::start(&upstream, images, deadline, prepare);
-        let mut sequence = encoding.during(upstream.generate(request, deadline)).await?;
+        let encoding = Encoding::start(&upstream, images, deadline, prepare);
+        let continuations = Continuations::new(continuations);
+        let mut running = Running { upstream: &upstream, deadline, encoding, continuations };
+        loop {
+            let request = GenerateRequest {
+                images: running.encoding.references(&prompt.images),
+                begun: telling.begin(),
+                prompt_logprobs: asked.prompt_logprobs.filter(|_| !telling.has_told_prompt()),
+                ..asked.clone()
+            };
+            let Some(failed) = running.follow(request, &mut telling).await? else { return Ok(()) };
+            if !running.go_on(&asked.request_id, failed, &mut telling).await? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A sequence that ended before its samples.
+struct Failed {
+    error: Error,
+    /// The URL of its worker, if it had one.
+    worker: Option<String>,
+}
+
+/// What goes on from one language worker to the next.
+struct Running<'a> {
+    upstream: &'a Upstream,
+    deadline: Deadline,
+    encoding: Encoding<'a>,
+    continuations: Continuations,
+}
+
+impl Running<'_> {
+    /// Has one language worker generate until every sample has ended; returns what it failed of before that.
+    ///
+    /// # Errors
+    /// Of an image, of a worker that does not keep to the contract, and of a client who left: nobody can go on.
+    async fn follow(&mut self, request: GenerateRequest, telling: &mut Telling<'_>) -> Result<Option<Failed>> {
+        let mut sequence = match self.encoding.during(self.upstream.generate(request, self.deadline)).await? {
+            Ok(sequence) => sequence,
+            Err(error) => {
+                let worker = value(&error, "worker");
+                return Ok(Some(Failed { error, worker }));
+            }
+        };
         // To let go of the stream frees what its samples hold, so it is read until all of them have ended.
-        while telling.samples.iter().any(|sample| !sample.ended) {
-            let event = encoding.during(sequence.next()).await?;
+        while telling.is_open() {
+            let event = match self.encoding.during(sequence.next()).await? {
+                Ok(event) => event,
+                Err(error) => {
+                    sequence.lose(&error);
+                    return Ok(Some(Failed { error, worker: Some(sequence.worker().to_owned()) }));
+                }
+            };
             if matches!(event, language::Event::Finished(_)) {
-                encoding.settle().await;
+                self.encoding.settle().await;
             }
-            telling.tell(event, encoding.timings).await?;
+            telling.tell(event, self.encoding.timings).await?;
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Waits until the answer can go on after an error; returns whether it does. It does not when its time is over, and it was
+    /// told what there was by then.
+    ///
+    /// # Errors
+    /// The same one, its cause, or one that says that no worker is left.
+    async fn go_on(&mut self, request_id: &str, failed: Failed, telling: &mut Telling<'_>) -> Result<bool> {
+        let (deadline, tokens) = (self.deadline, telling.tokens());
+        let recovering = self.recover(request_id, failed, tokens);
+        match deadline.bound("a language worker was waited for", recovering).await {
+            Err(error) if error.kind == ErrorKind::Deadline && tokens > 0 => {
+                telling.end_at_the_deadline(self.encoding.timings).await?;
+                Ok(false)
+            }
+            recovered => recovered.map(|()| true),
+        }
+    }
+
+    /// Waits as long as it is worth, and has images encoded again that lack their features.
+    async fn recover(&mut self, request_id: &str, failed: Failed, tokens: usize) -> Result<()> {
+        let Failed { mut error, worker } = failed;
+        loop {
+            let cause = error.to_string();
+            let next = match self.continuations.next(error, tokens) {
+                Ok(next) => next,
+                Err(error) => return Err(self.encoding.cause(error).await),
+            };
+            self.encoding.timings.continuations = self.continuations.begun;
+            tracing::warn!(request_id, worker, tokens, error = cause, "an answer goes on on another language worker");
+            continuations::pause(next.pause).await;
+            let Some(lacking) = next.images else { return Ok(()) };
+            match self.encoding.renew(lacking).await {
+                Err(again) if again.kind == ErrorKind::Unavailable => error = again,
+                renewed => return renewed,
+            }
+        }
     }
 }
 
-impl Telling<'_> {
-    async fn tell(&mut self, event: language::Event, timings: Timings) -> Result<()> {
-        match event {
-            language::Event::PromptLogprobs(positions) => self.tell_prompt(&positions).await,
-            language::Event::Tokens { sample, token_ids, logprobs } => {
-                self.tell_tokens(sample, token_ids, &logprobs, timings).await
-            }
-            language::Event::Finished(finished) => self.tell_end(finished, timings).await,
-        }
-    }
-
-    async fn tell_prompt(&self, positions: &[language::Logprobs]) -> Result<()> {
-        let tokens = self.prompt.get(1..).unwrap_or_default();
-        if positions.len() != tokens.len() {
-            let message = format!("log-probabilities of {} prompt positions, not {}", positions.len(), tokens.len());
-            return Err(broken(&message));
-        }
-        for (positions, tokens) in positions.chunks(PLACES).zip(tokens.chunks(PLACES)) {
-            self.send(Event::PromptLogprobs(self.logprobs(tokens, positions))).await?;
-        }
-        Ok(())
-    }
-
-    async fn tell_tokens(
-        &mut self,
-        index: usize,
-        mut token_ids: Vec<u32>,
-        logprobs: &[language::Logprobs],
-        timings: Timings,
-    ) -> Result<()> {
-        if !logprobs.is_empty() && logprobs.len() != token_ids.len() {
-            return Err(broken(&format!("{} log-probabilities of {} tokens", logprobs.len(), token_ids.len())));
-        }
-        let now = self.received.elapsed();
-        let sample = self.sample(index)?;
-        if sample.ended {
-            return Ok(());
-        }
-        let Piece { text, tokens, stopped } = sample.push(&token_ids, now);
-        token_ids.truncate(tokens);
-        let logprobs = self.logprobs(&token_ids, logprobs);
-        self.send(Event::Delta { sample: index, text, token_ids, logprobs }).await?;
-        if stopped {
-            let finished = self.finished(index, FinishReason::Stop, timings)?;
-            self.send(Event::Finished(finished)).await?;
-        }
-        Ok(())
-    }
-
-    async fn tell_end(&mut self, end: language::Finished, timings: Timings) -> Result<()> {
-        let index = end.sample;
-        let sample = self.sample(index)?;
-        if sample.ended {
-            return Ok(());
-        }
-        let Piece { text, stopped, .. } = sample.finish();
-        if !text.is_empty() {
-            let (token_ids, logprobs) = (Vec::new(), Vec::new());
-            self.send(Event::Delta { sample: index, text, token_ids, logprobs }).await?;
-        }
-        let reason = if stopped { FinishReason::Stop } else { end.reason };
-        let language::Timings { queue, prefill, decode, .. } = end.timings;
-        let mut finished = self.finished(index, reason, Timings { queue, prefill, decode, ..timings })?;
-        finished.usage.reused_tokens = Some(end.reused_positions);
-        self.send(Event::Finished(finished)).await
-    }
-
-    /// The end of a sample, as far as the gateway knows it by itself.
-    fn finished(&mut self, index: usize, reason: FinishReason, timings: Timings) -> Result<Finished> {
-        let total = self.received.elapsed();
-        let Sample { tokens, first_token, .. } = *self.sample(index)?;
-        let usage = Usage {
-            prompt_tokens: self.prompt.len(),
-            image_tokens: self.image_tokens,
-            completion_tokens: tokens,
-            reused_tokens: None,
-        };
-        Ok(Finished { sample: index, reason, usage, timings: Timings { first_token, total, ..timings } })
-    }
-
-    fn sample(&mut self, index: usize) -> Result<&mut Sample> {
-        let samples = self.samples.len();
-        self.samples.get_mut(index).ok_or_else(|| broken(&format!("sample {index} of {samples}")))
-    }
-
-    /// Log-probabilities with their tokens; none where none were asked for.
-    fn logprobs(&self, token_ids: &[u32], places: &[language::Logprobs]) -> Vec<Logprobs> {
-        let token = |token_id, logprob| TokenLogprob { token_id, text: self.prompter.token_text(token_id), logprob };
-        let place = |(&id, place): (&u32, &language::Logprobs)| Logprobs {
-            chosen: token(id, place.chosen),
-            likeliest: place.likeliest.iter().map(|&(id, logprob)| token(id, logprob)).collect(),
-        };
-        token_ids.iter().zip(places).map(place).collect()
-    }
-
-    async fn send(&self, event: Event) -> Result<()> {
-        let left = |_| Error::new(ErrorKind::Cancelled, "CANCELLED", "the caller left");
-        self.events.send(Ok(event)).await.map_err(left)
-    }
-}
-
-fn sequence(request_id: String, prepared: &Prepared, upstream: &Upstream, salt: Bytes) -> GenerateRequest {
-    let Prepared { prompt, images, generation, lengths, settings } = prepared;
-    let images = images.iter().zip(&prompt.images).map(|(image, positions)| ImageReference {
-        key: image.key,
-        positions: positions.clone(),
-        image_size: image.plan.image,
-        store: upstream.store_of(&image.key).to_owned(),
-        is_stored: image.file.is_none(),
-    });
+fn sequence(request_id: String, prepared: &Prepared, salt: Bytes) -> GenerateRequest {
+    let Prepared { prompt, generation, lengths, settings, .. } = prepared;
     GenerateRequest {
         request_id,
-        images: images.collect(),
         sampling: language::Sampling { min_new_tokens: lengths.min, ..generation.sampling.clone() },
         beam_search: generation.beam_search,
         samples: generation.samples,
@@ -231,9 +200,9 @@ fn sequence(request_id: String, prepared: &Prepared, upstream: &Upstream, salt: 
     }
 }
 
-/// The error of a language worker that does not keep to the contract.
-fn broken(what: &str) -> Error {
-    Error::new(ErrorKind::Internal, "CONTRACT_BROKEN", format!("the language worker sent {what}"))
+/// A value that an error names.
+fn value(error: &Error, name: &str) -> Option<String> {
+    error.metadata.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
 }
 
 /// An error that names fields as the client knows them.

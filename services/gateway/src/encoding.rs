@@ -1,10 +1,12 @@
 //! The images of one request while they are being encoded, beside its sequence.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tessera_api::gateway::Timings;
+use tessera_api::language::ImageReference;
 use tessera_api::vision::Encoded;
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_rpc::Deadline;
@@ -19,9 +21,23 @@ const SETTLING: Duration = Duration::from_millis(500);
 
 /// Images that are being encoded.
 pub(crate) struct Encoding<'a> {
-    running: FuturesUnordered<BoxFuture<'a, Result<Encoded>>>,
+    upstream: &'a Upstream,
+    deadline: Deadline,
+    images: Vec<Image>,
+    running: FuturesUnordered<BoxFuture<'a, (usize, Result<Encoded>)>>,
     /// Where the time went so far.
     pub(crate) timings: Timings,
+}
+
+/// One of them.
+struct Image {
+    prepared: PreparedImage,
+    /// Where the language worker was told to find its features.
+    store: String,
+    /// The vision pool said that it has them.
+    is_stored: bool,
+    /// What encoding it took is counted.
+    is_counted: bool,
 }
 
 impl<'a> Encoding<'a> {
@@ -32,27 +48,52 @@ impl<'a> Encoding<'a> {
         deadline: Deadline,
         prepare: Duration,
     ) -> Self {
-        let stored_before = images.iter().filter(|image| image.file.is_none()).count();
-        let files = images.into_iter().filter(|image| image.file.is_some());
-        let running = files.map(|image| encode(upstream, image, deadline).boxed()).collect();
-        Self { running, timings: Timings { prepare, images_stored_before: stored_before, ..Timings::default() } }
+        let image = |prepared: PreparedImage| {
+            let is_stored = prepared.file.is_none();
+            Image { prepared, store: String::new(), is_stored, is_counted: is_stored }
+        };
+        let images: Vec<Image> = images.into_iter().map(image).collect();
+        let images_stored_before = images.iter().filter(|image| image.is_stored).count();
+        let timings = Timings { prepare, images_stored_before, ..Timings::default() };
+        let encoding = Self { upstream, deadline, images, running: FuturesUnordered::new(), timings };
+        (0..encoding.images.len()).filter(|&index| !encoding.images[index].is_stored).for_each(|index| {
+            encoding.encode(index);
+        });
+        encoding
+    }
+
+    /// Where the images stand in the prompt, and where their features are or will be.
+    pub(crate) fn references(&mut self, positions: &[Range<usize>]) -> Vec<ImageReference> {
+        let reference = |(image, positions): (&mut Image, &Range<usize>)| {
+            let PreparedImage { key, plan, .. } = &image.prepared;
+            let store = self.upstream.store_of(key);
+            // While nobody is there it is where it was.
+            if !store.is_empty() {
+                image.store = store;
+            }
+            ImageReference {
+                key: *key,
+                positions: positions.clone(),
+                image_size: plan.image,
+                store: image.store.clone(),
+                is_stored: image.is_stored,
+            }
+        };
+        self.images.iter_mut().zip(positions).map(reference).collect()
     }
 
     /// Waits for something of the sequence while images are being encoded. An image that fails ends the wait: the
     /// sequence could only fail of it.
     ///
     /// # Errors
-    /// Of the image or of the sequence; where both fail, of the image.
-    pub(crate) async fn during<T>(&mut self, sequence: impl Future<Output = Result<T>>) -> Result<T> {
+    /// Of the image.
+    pub(crate) async fn during<T>(&mut self, sequence: impl Future<Output = T>) -> Result<T> {
         tokio::pin!(sequence);
         loop {
             tokio::select! {
                 biased;
-                Some(encoded) = self.running.next(), if !self.running.is_empty() => self.count(&encoded?),
-                done = &mut sequence => match done {
-                    Err(error) => return Err(self.cause(error).await),
-                    done => return done,
-                },
+                Some((index, encoded)) = self.running.next(), if !self.running.is_empty() => self.note(index, &encoded?),
+                done = &mut sequence => return Ok(done),
             }
         }
     }
@@ -61,32 +102,81 @@ impl<'a> Encoding<'a> {
     /// may be over before the vision pool has said that it has them; then it is not held up for long.
     pub(crate) async fn settle(&mut self) {
         let all = async {
-            while let Some(encoded) = self.running.next().await {
+            while let Some((index, encoded)) = self.running.next().await {
                 if let Ok(encoded) = encoded {
-                    self.count(&encoded);
+                    self.note(index, &encoded);
                 }
             }
         };
         let _ = tokio::time::timeout(SETTLING, all).await;
     }
 
-    fn count(&mut self, encoded: &Encoded) {
+    /// What a sequence failed of: when the features of an image do not come, the reason is what the encoding says.
+    pub(crate) async fn cause(&mut self, error: Error) -> Error {
+        tokio::time::timeout(CAUSE, self.all()).await.ok().and_then(Result::err).unwrap_or(error)
+    }
+
+    /// Makes sure that features are stored of which a language worker said, with this error, that they are not, or that
+    /// their store cannot be reached. Their files are encoded again; what a handle stands for is looked for.
+    ///
+    /// # Errors
+    /// Of an image that cannot be encoded; the same error when an image is nowhere.
+    pub(crate) async fn renew(&mut self, error: Error) -> Result<()> {
+        self.all().await?;
+        let mut lacks: Vec<usize> = (0..self.images.len()).collect();
+        if self.images.iter().any(|image| image.is_meant(&error)) {
+            lacks.retain(|&index| self.images[index].is_meant(&error));
+        }
+        let mut handles = Vec::new();
+        for index in lacks {
+            match self.images[index].prepared.file {
+                Some(_) => self.encode(index),
+                None => handles.push(self.images[index].prepared.key),
+            }
+        }
+        if !handles.is_empty() {
+            let found = self.upstream.stat(&handles, self.deadline).await?;
+            if found.iter().any(|status| status.stored.is_none()) {
+                return Err(error);
+            }
+        }
+        self.all().await
+    }
+
+    /// Waits until no image is being encoded.
+    async fn all(&mut self) -> Result<()> {
+        while let Some((index, encoded)) = self.running.next().await {
+            self.note(index, &encoded?);
+        }
+        Ok(())
+    }
+
+    fn encode(&self, index: usize) {
+        let (upstream, image, deadline) = (self.upstream, self.images[index].prepared.clone(), self.deadline);
+        self.running.push(async move { (index, encode(upstream, image, deadline).await) }.boxed());
+    }
+
+    fn note(&mut self, index: usize, encoded: &Encoded) {
+        let image = &mut self.images[index];
+        image.is_stored = true;
+        if std::mem::replace(&mut image.is_counted, true) {
+            return;
+        }
         self.timings.images_stored_before += usize::from(encoded.stored_before);
         let spent = encoded.timings;
         self.timings.encode = self.timings.encode.max(spent.preprocess + spent.queue + spent.forward);
     }
+}
 
-    /// A sequence fails when the features of an image do not come; the reason is what the encoding says.
-    async fn cause(&mut self, error: Error) -> Error {
-        let first_failure = async {
-            while let Some(encoded) = self.running.next().await {
-                if let Err(cause) = encoded {
-                    return Some(cause);
-                }
-            }
-            None
-        };
-        tokio::time::timeout(CAUSE, first_failure).await.ok().flatten().unwrap_or(error)
+impl Image {
+    /// Whether an error about features is about those of this image: it may name a store or a key.
+    fn is_meant(&self, error: &Error) -> bool {
+        let key = self.prepared.key.to_string();
+        error.metadata.iter().all(|(name, value)| match name.as_ref() {
+            "store" => *value == self.store,
+            "key" => *value == key,
+            _ => true,
+        })
     }
 }
 

@@ -70,7 +70,8 @@ impl Handler {
         let preparing = async { preparing.await.map_err(|_| crashed())? };
         let prepared = deadline.bound("the request was being prepared", preparing).await?;
         let (upstream, preparer) = (self.upstream.clone(), self.preparer.clone());
-        Ok(Answer { request_id, received, deadline, upstream, preparer, prepared })
+        let continuations = self.limits.continuations;
+        Ok(Answer { request_id, received, deadline, upstream, preparer, prepared, continuations })
     }
 }
 

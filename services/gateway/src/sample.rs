@@ -23,7 +23,7 @@ pub(crate) struct Sample {
     search: StopStrings,
     stops: Arc<Stops>,
     /// New tokens so far, the end token included.
-    pub(crate) tokens: usize,
+    pub(crate) token_ids: Vec<u32>,
     /// When the first of them came, counted from the request.
     pub(crate) first_token: Duration,
     /// Nothing more comes of it.
@@ -52,18 +52,18 @@ impl Sample {
     /// Starts an answer.
     pub(crate) fn new(detokenizer: Detokenizer, stops: Arc<Stops>) -> Self {
         let search = StopStrings::new(stops.strings.iter().cloned());
-        Self { detokenizer, search, stops, tokens: 0, first_token: Duration::ZERO, ended: false }
+        Self { detokenizer, search, stops, token_ids: Vec::new(), first_token: Duration::ZERO, ended: false }
     }
 
     /// Takes tokens that came at `now`, counted from the request.
     pub(crate) fn push(&mut self, token_ids: &[u32], now: Duration) -> Piece {
-        if self.tokens == 0 {
+        if self.token_ids.is_empty() {
             self.first_token = now;
         }
         let mut piece = Piece { text: String::new(), tokens: 0, stopped: false };
         for &id in token_ids {
             piece.tokens += 1;
-            self.tokens += 1;
+            self.token_ids.push(id);
             if self.stops.include || !self.stops.token_ids.contains(&id) {
                 let text = self.detokenizer.push(id);
                 self.show(&text, &mut piece);
@@ -126,7 +126,7 @@ mod tests {
             let piece = sample.push(&ids, Duration::from_secs(1));
             assert_eq!(piece.text, if include { "4 m\u{fffd} o d stree" } else { "4 m\u{fffd} o d " });
             assert!(piece.stopped && sample.ended);
-            assert!(piece.tokens < ids.len() && piece.tokens == sample.tokens);
+            assert!(piece.tokens < ids.len() && sample.token_ids == ids[..piece.tokens]);
             assert_eq!(sample.first_token, Duration::from_secs(1));
 
             // One token at a time makes no difference.
@@ -138,7 +138,7 @@ mod tests {
                 piece.stopped.then_some(())
             });
             assert!(stopped.is_some());
-            assert_eq!((streamed, sample.tokens), (piece.text, piece.tokens));
+            assert_eq!((streamed, sample.token_ids.len()), (piece.text, piece.tokens));
         }
     }
 
@@ -164,7 +164,7 @@ mod tests {
             let before = without.push(first, Duration::ZERO).text + &without.finish().text;
             assert_eq!(shown == before, !include_stop, "{shown:?} {before:?}");
             assert!(text.starts_with(&shown), "{shown:?}");
-            assert_eq!(sample.tokens, first.len() + 1);
+            assert_eq!(sample.token_ids.len(), first.len() + 1);
         }
     }
 }

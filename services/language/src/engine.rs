@@ -30,8 +30,6 @@ use tessera_embedding::ImageFeatures;
 use tessera_rpc::Deadline;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use guide::Guide;
-
 use crate::constraint::{MaskPool, Matcher};
 
 pub use blocks::{BLOCK_POSITIONS, BlockId, Blocks};
@@ -65,6 +63,8 @@ pub enum Command {
         /// As pulled and verified.
         features: Result<Arc<ImageFeatures>>,
     },
+    /// Every sequence ends, for other workers to go on with.
+    HandOver,
 }
 
 /// The way to the engine; cheap to clone. The engine ends when the last handle is dropped.
@@ -98,6 +98,23 @@ impl Arrivals {
     }
 }
 
+/// The way to the engine of a worker that shuts down. It does not keep the engine alive.
+#[derive(Clone, Debug)]
+pub(crate) struct HandOver {
+    commands: mpsc::WeakSender<Command>,
+}
+
+impl HandOver {
+    /// Ends every sequence behind the tokens that were told, for other workers to go on with.
+    pub(crate) async fn all(&self) {
+        if let Some(commands) = self.commands.upgrade()
+            && commands.send(Command::HandOver).await.is_err()
+        {
+            tracing::debug!("there was nothing to hand over");
+        }
+    }
+}
+
 impl EngineHandle {
     /// Starts the engine's thread over a runner. `pulls` makes what is told which features are needed; it runs on the
     /// engine's thread, in the context of the caller's runtime, and must not wait.
@@ -127,14 +144,14 @@ impl EngineHandle {
         Ok((Self { commands, admission, next_id: Arc::default(), limits, counters, masks }, thread))
     }
 
-    /// Admits a sequence, or says at once why not. `form`: what its answers must be.
+    /// Admits a sequence, or says at once why not. `form`: what its answers must be, by where those that go on stand in it.
     ///
     /// # Errors
     /// `Invalid` for one that can never fit, `Exhausted` when the queue is full, `Unavailable` when the engine is gone.
     pub(crate) async fn admit(
         &self,
         request: GenerateRequest,
-        form: Option<Matcher>,
+        form: Vec<Matcher>,
         deadline: Deadline,
     ) -> Result<Events> {
         self.limits.check(&request)?;
@@ -147,12 +164,17 @@ impl EngineHandle {
         // Room for every event of the sequence: a slow reader never makes the engine wait.
         let (sender, events) = mpsc::channel(Sequence::most_events(&request));
         let mut sequence = Sequence::new(id, request, deadline, sender, permit);
-        if let Some(matcher) = form {
-            sequence.hold_to(Guide::new(self.masks.clone(), matcher));
+        if !form.is_empty() {
+            sequence.hold_to(&self.masks, form);
         }
         let gone = |_| Error::new(ErrorKind::Unavailable, "ENGINE_STOPPED", "the language engine has stopped");
         self.commands.send(Command::Start(Box::new(sequence))).await.map_err(gone)?;
         Ok(events)
+    }
+
+    /// The way to end what the engine has while the worker shuts down.
+    pub(crate) fn hand_over(&self) -> HandOver {
+        HandOver { commands: self.commands.downgrade() }
     }
 
     /// Starts to measure how busy the engine is.

@@ -111,14 +111,18 @@ impl Features {
     }
 }
 
-/// Names the store in the error of one that could not be reached, or is none. Errors that the store itself gave pass
-/// unchanged.
+/// Names the store in the error of one that could not be reached, shuts down, takes too long, or is none. Other errors that
+/// the store itself gave pass unchanged.
 fn unreachable(store: &str, error: Error) -> Error {
-    let what = match error.reason.as_ref() {
-        "UNREACHABLE" => "cannot be reached",
-        "METHOD_UNKNOWN" => "serves no embeddings",
+    let (kind, what) = match error.reason.as_ref() {
+        "UNREACHABLE" => (error.kind, "cannot be reached"),
+        // The deadline is that of the transfer.
+        "DEADLINE_EXCEEDED" => (ErrorKind::Unavailable, "takes too long"),
+        "DRAINING" => (ErrorKind::Unavailable, "shuts down"),
+        "METHOD_UNKNOWN" => (error.kind, "serves no embeddings"),
         _ => return error,
     };
+    let reason = if kind == ErrorKind::Unavailable { "UNREACHABLE".into() } else { error.reason };
     let message = format!("store {store} {what}: {}", error.message);
-    Error { message: message.trim_end_matches(": ").to_owned(), ..error }.with("store", store)
+    Error { kind, reason, message: message.trim_end_matches(": ").to_owned(), ..error }.with("store", store)
 }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use tessera_api::Error;
 use tessera_api::language::{Description, GenerateRequest};
 use tessera_api::proto::language::v1 as proto;
 use tessera_api::proto::language::v1::language_worker_server::{LanguageWorker, LanguageWorkerServer};
@@ -38,7 +39,7 @@ pub(crate) struct Handler {
     pub(crate) forms: Forms,
     /// What this worker can hold.
     pub(crate) description: Description,
-    /// Ends the streams of load reports, so that a worker that shuts down does not wait for those who watch it.
+    /// Refuses new sequences and ends the streams of load reports: a worker that shuts down waits for none who watch it.
     pub(crate) draining: CancellationToken,
 }
 
@@ -58,10 +59,13 @@ impl LanguageWorker for Handler {
         &self,
         request: Request<proto::GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
+        if self.draining.is_cancelled() {
+            return Err(Error::draining().into());
+        }
         let deadline = Deadline::of(request.metadata());
         let request = GenerateRequest::try_from(request.into_inner())?;
         self.features.check(&request.images)?;
-        let form = self.forms.matcher(&request, deadline).await?;
+        let form = self.forms.matchers(&request, deadline).await?;
         let events = ReceiverStream::new(self.engine.admit(request, form, deadline).await?);
         Ok(Response::new(events.map(|event| Ok(event?.into())).boxed()))
     }

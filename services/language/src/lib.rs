@@ -11,4 +11,4 @@ mod service;
 mod settings;
 
 pub use service::{BuildError, build};
-pub use settings::{EngineSettings, FeatureSettings, Settings};
+pub use settings::{DrainSettings, EngineSettings, FeatureSettings, Settings};

@@ -1,15 +1,17 @@
 //! The worker put together: settings → engine → server → drain.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tessera_api::language::Description;
 use tessera_checkpoint::{Checkpoint, CheckpointError};
 use tessera_config::MemoryBudget;
 use tessera_model::{LanguageModel, LoadOptions, ModelError, Progress};
 use tessera_rpc::{Server, ServerError, Service, Tasks};
+use tokio_util::sync::CancellationToken;
 
 use crate::constraint::{Forms, Grammars};
-use crate::engine::{BLOCK_POSITIONS, CandleRunner, EngineHandle, Limits};
+use crate::engine::{BLOCK_POSITIONS, CandleRunner, EngineHandle, HandOver, Limits};
 use crate::features::Features;
 use crate::grpc::Handler;
 use crate::settings::Settings;
@@ -79,12 +81,22 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
     let puller = features.clone();
     let pulls = |arrivals| move |pull| puller.pull(pull, &arrivals);
     let (handle, engine) = EngineHandle::start(runner, limits, pulls)?;
+    let finish = settings.server.drain.mul_f64(settings.drain.finish);
+    tasks.spawn(hand_over(handle.hand_over(), finish, tasks.draining().clone(), tasks.stop().clone()));
     let forms = Forms::new(grammars, tasks.clone());
     let handler = Handler { engine: handle, features, forms, description, draining: tasks.draining().clone() };
     let server = Server::new(settings.server)?.with(handler.into_service());
     let model = settings.model.display();
     tracing::info!(blocks = limits.blocks, device, %compute, %model, "language worker is ready");
     Ok(Service::new(server, tasks, Some(engine)))
+}
+
+/// Lets sequences go on for a while once the worker shuts down; other workers then go on with those that are left.
+async fn hand_over(engine: HandOver, finish: Duration, draining: CancellationToken, stop: CancellationToken) {
+    draining.cancelled().await;
+    if stop.run_until_cancelled(tokio::time::sleep(finish)).await.is_some() {
+        engine.all().await;
+    }
 }
 
 /// Bytes that this process may still take: what the machine has, or its container.

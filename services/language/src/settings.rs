@@ -26,6 +26,8 @@ pub struct Settings {
     pub engine: EngineSettings,
     /// How features are pulled.
     pub features: FeatureSettings,
+    /// How the worker ends.
+    pub drain: DrainSettings,
     /// Bounds of the server.
     pub server: ServerSettings,
     /// Logs.
@@ -61,6 +63,14 @@ pub struct FeatureSettings {
     pub stores: usize,
 }
 
+/// How the worker ends.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DrainSettings {
+    /// The part of `server.drain` for which sequences go on; those that are left are then handed over to other workers.
+    pub finish: f64,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -70,6 +80,7 @@ impl Default for Settings {
             compute: Compute::default(),
             engine: EngineSettings::default(),
             features: FeatureSettings::default(),
+            drain: DrainSettings::default(),
             server: ServerSettings::default(),
             log: LogSettings::default(),
         }
@@ -88,12 +99,21 @@ impl Default for FeatureSettings {
     }
 }
 
+impl Default for DrainSettings {
+    fn default() -> Self {
+        Self { finish: 0.8 }
+    }
+}
+
 impl Validate for Settings {
     fn validate(&self, problems: &mut Problems) {
         if self.model.as_os_str().is_empty() {
             problems.add("model", "must name the folder of a checkpoint");
         }
         problems.check("server", &self.server);
+        if !(0.0..=1.0).contains(&self.drain.finish) {
+            problems.add("drain.finish", "must be a part of the whole, from 0 to 1");
+        }
         let positive = [
             ("engine.running", self.engine.running > 0),
             ("engine.step_rows", self.engine.step_rows > 0),

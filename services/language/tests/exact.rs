@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tessera_anyres::ImageSize;
 use tessera_api::language::{
-    BeamSearch, Choice, Draw, EarlyStopping, Event, FinishReason, GenerateRequest, Generator, ImageReference, Sampling,
+    BeamSearch, Begun, Choice, Draw, EarlyStopping, Event, FinishReason, GenerateRequest, Generator, ImageReference,
+    Sampling,
 };
 use tessera_checkpoint::Checkpoint;
 use tessera_embedding::{EncoderFingerprint, ImageFeatures, ImageKey};
@@ -281,6 +282,32 @@ fn answers_do_not_depend_on_the_schedule_with_biases() {
 #[test]
 fn answers_do_not_depend_on_the_schedule_with_one_key_head() {
     schedules("yi", 250);
+}
+
+/// The rest of an answer, of which there is so much of each sample.
+fn rest(whole: &GenerateRequest, heard: &Heard, told: &[usize]) -> GenerateRequest {
+    let begun = told.iter().zip(heard).enumerate();
+    let begun = begun.map(|(sample, (&told, (ids, ..)))| Begun { sample, token_ids: ids[..told].to_vec() });
+    GenerateRequest { begun: begun.collect(), ..whole.clone() }
+}
+
+#[test]
+fn an_answer_that_is_continued_elsewhere_is_the_whole_one_to_the_bit() {
+    let tiny = Tiny::load("qwen2");
+    for (prompt, form, seed) in (0..ASKED.len()).flat_map(|prompt| [(prompt, 1, 0), (prompt, 2, 0), (prompt, 2, 1)]) {
+        let whole = request(&tiny, prompt, 12, form, seed);
+        let heard = tiny.alone(&whole);
+        for cut in 0..=12 {
+            // The samples are not equally far.
+            let told: Vec<usize> = (0..heard.len()).map(|sample| (cut + 5 * sample) % 13).collect();
+            let again = tiny.alone(&rest(&whole, &heard, &told));
+            for (sample, (ids, logprobs, end)) in heard.iter().enumerate() {
+                let from = told[sample];
+                let (ids, logprobs) = (ids[from..].to_vec(), logprobs[from..].to_vec());
+                assert_eq!(again[sample], (ids, logprobs, *end), "{prompt} {form} {seed} from {told:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl Encoder {
     /// much waits.
     pub(crate) async fn encode(self: &Arc<Self>, request: EncodeRequest, deadline: Deadline) -> Result<Encoded> {
         let key = request.key;
-        let plan = self.examine(&request).await?;
+        let plan = deadline.bound("the header of an image was being read", self.examine(&request)).await?;
         let beginning = async { Ok(self.store.begin(&key).await?) };
         let begun = deadline.bound("the store was being asked for an image", beginning).await?;
         let unspent = EncodeTimings::default();
@@ -169,19 +169,24 @@ impl Encoder {
     }
 
     /// Encodes for everybody who waits for this key.
-    async fn lead(self: Arc<Self>, lead: Lead<Error>, work: Work) {
+    async fn lead(self: Arc<Self>, mut lead: Lead<Error>, work: Work) {
         let encoded = async {
-            let (pixels, preprocess) = self.preprocess(&lead, work.image.clone()).await?;
+            let (pixels, preprocess) = self.preprocess(work.image.clone()).await?;
             let features = self.device.encode(pixels, work.plan).await?;
             let spent = EncodeTimings { preprocess, queue: features.queue, forward: features.forward };
             *work.timings.lock().unwrap_or_else(PoisonError::into_inner) = spent;
             self.seal(&work, features.rows).await
         };
-        match encoded.await {
-            Ok(artifact) => {
-                lead.store(artifact).await;
-            }
-            Err(error) => lead.fail(error),
+        tokio::select! {
+            biased;
+            encoded = encoded => match encoded {
+                Ok(artifact) => {
+                    lead.store(artifact).await;
+                }
+                Err(error) => lead.fail(error),
+            },
+            // It keeps no place in any queue.
+            () = lead.given_up() => {}
         }
     }
 
@@ -197,11 +202,8 @@ impl Encoder {
     }
 
     /// Decodes, resizes, cuts and normalises on the pool for blocking work, a bounded number of images at a time.
-    async fn preprocess(self: &Arc<Self>, lead: &Lead<Error>, image: Bytes) -> Result<(HostTensor, Duration)> {
+    async fn preprocess(self: &Arc<Self>, image: Bytes) -> Result<(HostTensor, Duration)> {
         let Ok(_permit) = self.preprocessing.acquire().await else { return Err(Error::draining()) };
-        if !lead.is_wanted() {
-            return Err(Error::new(ErrorKind::Cancelled, "CANCELLED", "nobody waits for this image any more"));
-        }
         let this = Arc::clone(self);
         let preprocessed = self.tasks.spawn_blocking(move || {
             let began = Instant::now();
@@ -217,3 +219,6 @@ impl Encoder {
 fn unusable(error: &ImageError) -> Error {
     Error::field(error.reason(), "image", error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -193,10 +193,12 @@ pub struct Timings {
     pub total: Duration,
     /// Images that were stored before.
     pub images_stored_before: usize,
-    /// In the language worker: waiting.
+    /// In the language worker that ended it: waiting.
     pub queue: Duration,
     /// In the language worker: from being scheduled to the first new token.
     pub prefill: Duration,
     /// In the language worker: from the first new token to the last.
     pub decode: Duration,
+    /// How often the request was sent to a language worker again, because one was lost or shut down.
+    pub continuations: usize,
 }

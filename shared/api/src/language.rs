@@ -25,10 +25,10 @@ pub const MAX_LOGPROBS: usize = 20;
 pub struct GenerateRequest {
     /// For logs.
     pub request_id: String,
-    /// The whole prompt, and the answer so far where one is continued; not empty.
+    /// The whole prompt; not empty.
     pub token_ids: Vec<u32>,
-    /// How many ids at the end are answer already; fewer than there are ids.
-    pub answer_tokens: usize,
+    /// Samples that are continued, in order; the others are over then. Empty: all begin.
+    pub begun: Vec<Begun>,
     /// In order of position, inside the prompt, without overlap.
     pub images: Vec<ImageReference>,
     /// How the next token is chosen.
@@ -37,7 +37,7 @@ pub struct GenerateRequest {
     pub beam_search: Option<BeamSearch>,
     /// Answers to the same prompt; at most [`MAX_SAMPLES`].
     pub samples: NonZeroUsize,
-    /// New tokens at most, of each sample.
+    /// New tokens at most, of each sample; what there is of one that is continued counts.
     pub max_new_tokens: NonZeroUsize,
     /// Ids that end a sample.
     pub end_token_ids: Vec<u32>,
@@ -49,6 +49,15 @@ pub struct GenerateRequest {
     pub prompt_logprobs: Option<usize>,
     /// Sequences of different salts share no blocks.
     pub salt: Bytes,
+}
+
+/// A sample that is continued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// Which, from 0.
+    pub sample: usize,
+    /// Its tokens so far; no more than it may have.
+    pub token_ids: Vec<u32>,
 }
 
 /// Where an image stands and where its features are.
@@ -166,7 +175,7 @@ impl GenerateRequest {
         Self {
             request_id: String::new(),
             token_ids,
-            answer_tokens: 0,
+            begun: Vec::new(),
             images: Vec::new(),
             sampling: Sampling::GREEDY,
             beam_search: None,

@@ -32,6 +32,11 @@ const UNDECODABLE: &str = "failed to decode Protobuf message";
 /// The transport's own words when it ends a request at its deadline.
 const TIMED_OUT: &str = "Timeout expired";
 
+/// What a stream is whose connection broke.
+const BROKEN_OFF: (ErrorKind, &str) = (ErrorKind::Unavailable, "UNREACHABLE");
+/// How the transport's own words begin when a connection ends in the middle of a stream.
+const BROKEN: &str = "h2 protocol error";
+
 /// The status code of an error kind.
 pub(crate) fn code(kind: ErrorKind) -> Code {
     TABLE.iter().find(|row| row.0 == kind).map_or(Code::Internal, |row| row.1)
@@ -48,6 +53,10 @@ fn kind(status: &Status) -> (ErrorKind, &'static str) {
         Code::OutOfRange => (ErrorKind::Invalid, "MESSAGE_TOO_LARGE"),
         Code::Internal if status.message().starts_with(UNDECODABLE) => (ErrorKind::Invalid, "REQUEST_MALFORMED"),
         Code::Cancelled if status.message() == TIMED_OUT => (ErrorKind::Deadline, "DEADLINE_EXCEEDED"),
+        Code::Internal if status.message().starts_with(BROKEN) => BROKEN_OFF,
+        // Who cancels a call is not there to hear of it.
+        Code::Cancelled if status.details().is_empty() => BROKEN_OFF,
+        Code::Unknown => BROKEN_OFF,
         code => {
             let row = TABLE.iter().find(|row| row.1 == code);
             row.map_or((ErrorKind::Internal, "UNSPECIFIED"), |row| (row.0, row.2))
@@ -138,6 +147,9 @@ mod tests {
             (Code::Internal, "failed to decode Protobuf message: x", ErrorKind::Invalid, "REQUEST_MALFORMED"),
             (Code::Cancelled, "Timeout expired", ErrorKind::Deadline, "DEADLINE_EXCEEDED"),
             (Code::Unimplemented, "", ErrorKind::Unsupported, "METHOD_UNKNOWN"),
+            (Code::Unknown, "error reading a body from connection", ErrorKind::Unavailable, "UNREACHABLE"),
+            (Code::Internal, "h2 protocol error: stream closed", ErrorKind::Unavailable, "UNREACHABLE"),
+            (Code::Cancelled, "operation was canceled", ErrorKind::Unavailable, "UNREACHABLE"),
         ];
         for (code, message, kind, reason) in cases {
             let explained = explain(Status::new(code, message).into_http());

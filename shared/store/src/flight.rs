@@ -131,9 +131,19 @@ impl<E: Clone + From<Abandoned>> Lead<E> {
         Joined { store: self.store.clone(), key: self.key, outcome }
     }
 
-    /// True while somebody waits for it.
-    pub fn is_wanted(&self) -> bool {
-        self.store.open.lock().get(&self.key).is_some_and(|entry| entry.outcome.receiver_count() > 0)
+    /// Waits until nobody waits for it any more, and gives it up: whoever comes then begins anew.
+    pub async fn given_up(&mut self) {
+        let open = |store: &Store<E>, key| store.open.lock().get(key).map(|entry| entry.outcome.clone());
+        while let Some(outcome) = open(&self.store, &self.key) {
+            outcome.closed().await;
+            let mut open = self.store.open.lock();
+            // Somebody may have come just now.
+            if open.get(&self.key).is_some_and(|entry| entry.outcome.receiver_count() == 0) {
+                open.remove(&self.key);
+                self.state = State::Finished;
+                return;
+            }
+        }
     }
 
     /// Stores the features: first in memory, where those who [`wait`](Store::wait) for them find them at once; then on the

@@ -21,7 +21,17 @@ impl Program {
     /// When the program cannot be started or ends without saying the word: the test fails with what it said.
     pub fn start(executable: &str, arguments: &[&str], word: &str) -> (Self, String) {
         let mut command = Command::new(executable);
-        let child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        command.args(arguments);
+        Self::run(command, word)
+    }
+
+    /// The same, for a command that needs more than arguments.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn run(mut command: Command, word: &str) -> (Self, String) {
+        let executable = command.get_program().to_string_lossy().into_owned();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let mut child = child.expect("the program can be started");
         let stderr = BufReader::new(child.stderr.take().expect("standard error is piped"));
         let mut program = Self { child, stderr };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tessera_api::language::GenerateRequest;
+use tessera_api::language::{Begun, GenerateRequest};
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_rpc::{Deadline, Tasks};
 use tokio::sync::Semaphore;
@@ -29,26 +29,33 @@ impl Forms {
         Self { grammars: Arc::new(grammars), permits: Arc::new(Semaphore::new(COMPILING)), tasks }
     }
 
-    /// Returns where the answer of a request stands in the form that was asked for: behind the answer that is continued.
+    /// Returns where the answers of a request stand in the form that was asked for: one for all at the beginning, or each
+    /// behind what there is of it. None without a form.
     ///
     /// # Errors
     /// `Invalid` for a constraint that cannot be compiled, or that the answer so far does not fit; `Precondition` without a
     /// tokenizer.
-    pub(crate) async fn matcher(&self, request: &GenerateRequest, deadline: Deadline) -> Result<Option<Matcher>> {
-        let Some(constraint) = request.constraint.clone() else { return Ok(None) };
+    pub(crate) async fn matchers(&self, request: &GenerateRequest, deadline: Deadline) -> Result<Vec<Matcher>> {
+        let Some(constraint) = request.constraint.clone() else { return Ok(Vec::new()) };
         let (grammars, ends) = (self.grammars.clone(), request.end_token_ids.clone());
-        let answer = request.token_ids[request.token_ids.len() - request.answer_tokens..].to_vec();
+        let begun = request.begun.clone();
         let compile = move || {
             let grammars = grammars
                 .as_ref()
                 .as_ref()
                 .map_err(|error| Error::new(ErrorKind::Precondition, "CONSTRAINTS_UNAVAILABLE", error.to_string()))?;
-            let mut matcher = grammars.compile(&constraint, &ends)?;
-            for token in answer {
-                let misfit = |error: MatchError| Error::field("CONSTRAINT_INVALID", "token_ids", error.to_string());
-                matcher.consume(token).map_err(misfit)?;
+            let matcher = grammars.compile(&constraint, &ends)?;
+            if begun.is_empty() {
+                return Ok(vec![matcher]);
             }
-            Ok(Some(matcher))
+            let follow = |(index, begun): (usize, Begun)| {
+                let field = || format!("begun[{index}].token_ids");
+                let misfit = |error: MatchError| Error::field("CONSTRAINT_INVALID", field(), error.to_string());
+                let mut matcher = matcher.clone();
+                begun.token_ids.into_iter().try_for_each(|token| matcher.consume(token)).map_err(misfit)?;
+                Ok(matcher)
+            };
+            begun.into_iter().enumerate().map(follow).collect()
         };
         let compiling = async {
             let Ok(_permit) = self.permits.acquire().await else { return Err(Error::draining()) };

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod bounds;
+mod continued;
 mod refusals;
 mod walks;
 

@@ -58,25 +58,16 @@ impl Sequence {
         let (token, logprobs) = match next {
             Next::Likeliest(id) => (id.ok_or(NoFiniteScore)?, None),
             Next::Scores(scores) => {
-                let token = branch.sampler.choose(scores, &branch.tokens, wishes.prompt, mask.as_ref())?;
+                let token = branch.sampler.choose(scores, &branch.tokens, *given, mask.as_ref())?;
                 (token, wishes.logprobs.map(|top| sampler::logprobs(scores, token, top)))
             }
         };
         branch.tokens.push(token);
-        let is_constrained = stand.is_some();
         branch.guide = stand.map(|stand| stand.follow(token)).transpose()?.flatten();
         listener.tell_tokens(sample, vec![token], logprobs.into_iter().collect());
-        let is_complete = is_constrained && branch.guide.is_none();
-        let reason = if is_complete || wishes.end_token_ids.contains(&token) {
-            FinishReason::Stop
-        } else if branch.tokens.len() - *given >= wishes.max_new_tokens {
-            FinishReason::Length
-        } else {
-            return Ok(());
-        };
-        branch.ended = true;
-        branch.release(blocks);
-        listener.tell_finished(sample, reason);
+        if self.end_if_complete(sample) {
+            self.branches[sample].release(blocks);
+        }
         Ok(())
     }
 
@@ -86,11 +77,11 @@ impl Sequence {
         let tokens = &self.branches[0].tokens;
         for (row, scores) in scores.chunks_exact(scores.len() / rows).enumerate() {
             // The scores at one position are about the next.
-            if let Some(&next) = tokens.get(first_row + row + 1) {
+            if let Some(&next) = tokens[..self.given].get(first_row + row + 1) {
                 self.prompt_scores.push(sampler::logprobs(scores, next, top));
             }
         }
-        if first_row + rows == self.given {
+        if first_row + rows >= self.given {
             self.prompt_logprobs = None;
             self.listener.tell(Ok(Event::PromptLogprobs(std::mem::take(&mut self.prompt_scores))));
         }

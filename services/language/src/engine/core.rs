@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tessera_api::language::{Choice, GenerateRequest};
-use tessera_api::{Error, Result};
+use tessera_api::{Error, ErrorKind, Result};
 use tessera_embedding::{ImageFeatures, ImageKey};
 
 use super::Command;
@@ -64,11 +64,15 @@ impl Limits {
             let error = Error::field("SEQUENCE_TOO_LARGE", field, message);
             return Err(error.with("answers", width).with("blocks", blocks).with("kv_blocks", held));
         }
-        if let Some(index) = request.token_ids.iter().position(|&id| id as usize >= self.vocabulary) {
-            let description = format!("{} is not below {}", request.token_ids[index], self.vocabulary);
-            return Err(Error::field("TOKEN_UNKNOWN", format!("token_ids[{index}]"), description));
-        }
-        Ok(())
+        self.check_tokens("token_ids", &request.token_ids)?;
+        let mut begun = request.begun.iter().enumerate();
+        begun.try_for_each(|(index, begun)| self.check_tokens(&format!("begun[{index}].token_ids"), &begun.token_ids))
+    }
+
+    fn check_tokens(&self, field: &str, token_ids: &[u32]) -> Result<()> {
+        let Some(index) = token_ids.iter().position(|&id| id as usize >= self.vocabulary) else { return Ok(()) };
+        let description = format!("{} is not below {}", token_ids[index], self.vocabulary);
+        Err(Error::field("TOKEN_UNKNOWN", format!("{field}[{index}]"), description))
     }
 }
 
@@ -79,7 +83,7 @@ fn check_combination(request: &GenerateRequest) -> Result<()> {
         ("sampling.temperature", matches!(request.sampling.choice, Choice::Draw(_))),
         ("constraint", request.constraint.is_some()),
         ("logprobs", request.logprobs.is_some()),
-        ("answer_tokens", request.answer_tokens > 0),
+        ("begun", !request.begun.is_empty()),
     ];
     match with.into_iter().find(|(_, given)| *given) {
         Some((field, _)) => Err(Error::field("COMBINATION_UNSUPPORTED", field, "does not go with a beam search")),
@@ -135,7 +139,13 @@ impl<R: ModelRunner> Engine<R> {
     /// Takes a command.
     pub fn take(&mut self, command: Command) {
         match command {
-            Command::Start(sequence) => self.scheduler.push(*sequence),
+            Command::Start(mut sequence) => {
+                sequence.begin();
+                if !sequence.is_over() {
+                    self.scheduler.push(*sequence);
+                }
+            }
+            Command::HandOver => self.hand_over(),
             Command::Image { id, index, features } => self.image(id, index, features),
         }
     }
@@ -196,7 +206,6 @@ impl<R: ModelRunner> Engine<R> {
         let (mut ended, mut released) = (Vec::new(), Vec::new());
         for (slice, Scheduled { sequence, branch, positions, scores: wanted }) in rows.iter().enumerate() {
             let (sequence, blocks) = self.scheduler.running_mut(*sequence);
-            let was_prompt = !sequence.is_branched;
             sequence.advance(*branch, positions.len(), blocks);
             released.append(&mut sequence.finished_images());
             if *wanted == Wanted::All {
@@ -222,7 +231,8 @@ impl<R: ModelRunner> Engine<R> {
                     ended.push(sequence.id);
                 }
             }
-            if was_prompt && sequence.is_branched {
+            if sequence.is_branched && !sequence.is_counted {
+                sequence.is_counted = true;
                 self.prompt_positions += sequence.given as u64;
                 self.reused_positions += sequence.listener.reused as u64;
             }
@@ -234,6 +244,19 @@ impl<R: ModelRunner> Engine<R> {
         if !ended.is_empty() {
             self.end(|sequence| ended.contains(&sequence.id));
         }
+    }
+
+    /// Ends every sequence for its listener to have it continued elsewhere.
+    fn hand_over(&mut self) {
+        let sequences = self.scheduler.running().len() + self.scheduler.waiting();
+        if sequences > 0 {
+            tracing::info!(sequences, "sequences are handed over");
+        }
+        self.end(|sequence| {
+            let message = "the language worker is shutting down: another one goes on with the answer";
+            sequence.listener.tell(Err(Error::new(ErrorKind::Unavailable, "HANDED_OVER", message)));
+            true
+        });
     }
 
     /// A step that failed ends the sequences that were in it.

@@ -16,14 +16,25 @@ pub(super) struct Listener {
     scheduled: Option<Instant>,
     features: Option<Instant>,
     first_token: Option<Instant>,
+    /// True when the answers that are continued have tokens already.
+    has_heard_before: bool,
     /// Prompt positions that were not computed, because their blocks were here when it was first scheduled.
     pub(super) reused: usize,
 }
 
 impl Listener {
-    pub(super) fn new(request_id: String, events: mpsc::Sender<Result<Event>>) -> Self {
-        let (scheduled, features, first_token) = (None, None, None);
-        Self { request_id, events, admitted: Instant::now(), scheduled, features, first_token, reused: 0 }
+    /// `has_heard_before`: somebody told it the beginning already.
+    pub(super) fn new(request_id: String, events: mpsc::Sender<Result<Event>>, has_heard_before: bool) -> Self {
+        Self {
+            request_id,
+            events,
+            admitted: Instant::now(),
+            scheduled: None,
+            features: None,
+            first_token: None,
+            has_heard_before,
+            reused: 0,
+        }
     }
 
     /// For logs.
@@ -58,9 +69,9 @@ impl Listener {
         self.features.get_or_insert_with(Instant::now);
     }
 
-    /// True when a token was told.
+    /// True when a token was told, here or where the answer began.
     pub(super) fn has_heard(&self) -> bool {
-        self.first_token.is_some()
+        self.has_heard_before || self.first_token.is_some()
     }
 
     /// Tells new tokens of a sample.

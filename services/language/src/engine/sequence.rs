@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tessera_api::Result;
-use tessera_api::language::{BeamSearch, Event, GenerateRequest, ImageReference, Logprobs, Sampling};
+use tessera_api::language::{
+    BeamSearch, Begun, Event, FinishReason, GenerateRequest, ImageReference, Logprobs, Sampling,
+};
 use tessera_embedding::ImageKey;
 use tessera_rpc::Deadline;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -18,6 +20,7 @@ use super::guide::Guide;
 use super::listener::Listener;
 use super::sampler::Sampler;
 use super::scheduler::Wanted;
+use crate::constraint::{MaskPool, Matcher};
 
 /// Name of a sequence in one engine, in order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,23 +39,26 @@ pub(super) struct Wishes {
     pub(super) end_token_ids: Arc<[u32]>,
     /// New tokens at most, of each answer.
     pub(super) max_new_tokens: usize,
-    /// Ids of the prompt proper, without the answer that is continued.
-    pub(super) prompt: usize,
     /// Likeliest tokens to tell of with every new one.
     pub(super) logprobs: Option<usize>,
 }
 
-/// One generation. First one branch computes what was given; then there is one for each sample or beam.
+/// One generation. First one branch computes the prompt; then there is one for each sample or beam. One that is continued is
+/// what a preempted one is: it has the branches already, and the first that goes on computes the prompt for all.
 #[derive(Debug)]
 pub struct Sequence {
     /// Its name.
     pub id: SequenceId,
     pub(super) wishes: Wishes,
-    /// Positions that were given: the prompt, and the answer so far where one is continued.
+    /// Positions that were given: the prompt.
     pub(super) given: usize,
     pub(super) branches: Vec<Branch>,
     /// True when the branches are the samples or beams.
     pub(super) is_branched: bool,
+    /// True when its answers are held to a form.
+    pub(super) is_constrained: bool,
+    /// True when it is known how much of its prompt was not computed: from its first scores on.
+    pub(super) is_counted: bool,
     pub(super) listener: Listener,
     /// Likeliest tokens to tell of at every position of the prompt; `None` once that is told.
     pub(super) prompt_logprobs: Option<usize>,
@@ -119,19 +125,22 @@ impl Sequence {
             sampling: Arc::new(request.sampling),
             end_token_ids: request.end_token_ids.into(),
             max_new_tokens: request.max_new_tokens.get(),
-            prompt: given - request.answer_tokens,
             logprobs: request.logprobs,
         };
         let beams = beam_search.map(|search| wishes.beams(search, &request.token_ids));
         let placed = request.images.iter().map(|image| Placed { key: image.key, positions: image.positions.clone() });
         let placed = placed.collect();
         let images = request.images.into_iter().map(|reference| Image { reference, features: Features::Absent });
+        let is_branched = !request.begun.is_empty();
+        let has_heard = request.begun.iter().any(|begun| !begun.token_ids.is_empty());
         Self {
             id,
             given,
-            branches: vec![Branch::new(request.token_ids, wishes.sampler(0))],
-            is_branched: false,
-            listener: Listener::new(request.request_id, events),
+            branches: wishes.branches(request.token_ids, request.begun),
+            is_branched,
+            is_constrained: false,
+            is_counted: false,
+            listener: Listener::new(request.request_id, events, has_heard),
             prompt_logprobs: request.prompt_logprobs,
             prompt_scores: Vec::new(),
             beams,
@@ -150,9 +159,43 @@ impl Sequence {
         request.samples.get() * (request.max_new_tokens.get() + 1) + 2
     }
 
-    /// Holds its answers to a form.
-    pub(super) fn hold_to(&mut self, guide: Guide) {
-        self.branches[0].guide = Some(guide);
+    /// Holds its answers to a form. `matchers`: where those that go on stand in it, in order.
+    pub(super) fn hold_to(&mut self, pool: &Arc<MaskPool>, matchers: Vec<Matcher>) {
+        self.is_constrained = true;
+        let live = self.branches.iter_mut().filter(|branch| !branch.ended);
+        for (branch, matcher) in live.zip(matchers) {
+            let is_formed = branch.tokens.len() > self.given && matcher.is_complete();
+            branch.guide = (!is_formed).then(|| Guide::new(pool.clone(), matcher));
+        }
+    }
+
+    /// Begins: answers that are complete with what there is of them end, and the others wait for the first.
+    pub(super) fn begin(&mut self) {
+        for sample in 0..self.branches.len() {
+            self.end_if_complete(sample);
+        }
+        self.wait_for_the_first();
+    }
+
+    /// Ends an answer that is complete with its last token; returns whether it is.
+    pub(super) fn end_if_complete(&mut self, sample: usize) -> bool {
+        let branch = &mut self.branches[sample];
+        let answer = &branch.tokens[self.given..];
+        let is_formed = self.is_constrained && branch.guide.is_none();
+        let reason = if branch.ended { None } else { self.wishes.end(answer, is_formed) };
+        if let Some(reason) = reason {
+            branch.ended = true;
+            self.listener.tell_finished(sample, reason);
+        }
+        reason.is_some()
+    }
+
+    /// The first branch that goes on computes the prompt; the others follow behind it.
+    fn wait_for_the_first(&mut self) {
+        let first = self.first();
+        for (index, branch) in self.branches.iter_mut().enumerate() {
+            branch.waits = index != first && !branch.ended;
+        }
     }
 
     /// When it must be over.
@@ -220,9 +263,10 @@ impl Sequence {
         if self.prompt_logprobs.is_some() {
             return;
         }
-        let reused = self.branches[branch].reuse(&self.root, &self.placed, blocks);
-        if !self.is_branched && !self.listener.has_heard() {
-            self.listener.reused += reused;
+        let before = self.branches[branch].computed.min(self.given);
+        self.branches[branch].reuse(&self.root, &self.placed, blocks);
+        if !self.is_counted && branch == self.first() {
+            self.listener.reused += self.branches[branch].computed.min(self.given) - before;
         }
     }
 
@@ -275,7 +319,9 @@ impl Sequence {
         }
         for other in 0..self.branches.len() {
             if self.branches[other].waits {
-                let (table, computed) = self.branches[branch].share(self.given, blocks);
+                // Its next token is chosen by the scores after its last.
+                let shared = self.given.min(self.branches[other].tokens.len() - 1);
+                let (table, computed) = self.branches[branch].share(shared, blocks);
                 let other = &mut self.branches[other];
                 (other.table, other.computed, other.waits) = (table, computed, false);
             }
@@ -296,11 +342,11 @@ impl Sequence {
     /// computes for all what was given.
     pub(super) fn release(&mut self, blocks: &mut Blocks) -> Vec<ImageKey> {
         self.prompt_scores.clear();
-        let first = self.first();
-        for (index, branch) in self.branches.iter_mut().enumerate().rev() {
-            branch.release(blocks);
-            branch.waits = index != first && !branch.ended;
+        if !self.is_counted {
+            self.listener.reused = 0;
         }
+        self.branches.iter_mut().rev().for_each(|branch| branch.release(blocks));
+        self.wait_for_the_first();
         self.let_go(|_| true)
     }
 
@@ -331,6 +377,32 @@ impl Wishes {
     fn beams(&self, search: BeamSearch, prompt: &[u32]) -> Beams {
         let (sampling, end_token_ids) = (self.sampling.clone(), self.end_token_ids.clone());
         Beams::new(search, self.samples, sampling, end_token_ids, self.max_new_tokens, prompt)
+    }
+
+    /// The branches that there are at first: one that computes the prompt, or all the samples of which some are continued.
+    fn branches(&self, prompt: Vec<u32>, begun: Vec<Begun>) -> Vec<Branch> {
+        if begun.is_empty() {
+            return vec![Branch::new(prompt, self.sampler(0))];
+        }
+        let mut begun = begun.into_iter().peekable();
+        let branch = |sample| {
+            let so_far = begun.next_if(|begun| begun.sample == sample);
+            let (ended, answer) = (so_far.is_none(), so_far.map(|begun| begun.token_ids).unwrap_or_default());
+            let mut branch = Branch::new([&prompt[..], &answer].concat(), self.sampler(sample));
+            branch.ended = ended;
+            branch
+        };
+        (0..self.samples).map(branch).collect()
+    }
+
+    /// Why an answer is over with its last token, if it is. `is_formed`: it has the form that was asked for.
+    fn end(&self, answer: &[u32], is_formed: bool) -> Option<FinishReason> {
+        let last = answer.last()?;
+        if is_formed || self.end_token_ids.contains(last) {
+            Some(FinishReason::Stop)
+        } else {
+            (answer.len() >= self.max_new_tokens).then_some(FinishReason::Length)
+        }
     }
 
     /// What chooses the tokens of a sample.

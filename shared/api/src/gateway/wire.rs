@@ -231,6 +231,7 @@ impl From<Finished> for proto::Finished {
                 queue_microseconds: micros(timings.queue),
                 prefill_microseconds: micros(timings.prefill),
                 decode_microseconds: micros(timings.decode),
+                continuations: count(timings.continuations),
             }),
             sample: count(finished.sample),
         }
@@ -267,6 +268,7 @@ impl TryFrom<proto::Finished> for Finished {
                 queue: Duration::from_micros(timings.queue_microseconds),
                 prefill: Duration::from_micros(timings.prefill_microseconds),
                 decode: Duration::from_micros(timings.decode_microseconds),
+                continuations: timings.continuations as usize,
             },
         })
     }
@@ -281,7 +283,12 @@ mod tests {
         let token = |token_id, text: &str, logprob| TokenLogprob { token_id, text: text.into(), logprob };
         let place = || Logprobs { chosen: token(3, " a", -0.5), likeliest: vec![token(4, "<0x0A>", -0.25)] };
         let usage = Usage { prompt_tokens: 9, image_tokens: 4, completion_tokens: 2, reused_tokens: Some(0) };
-        let timings = Timings { prepare: Duration::from_micros(7), images_stored_before: 1, ..Timings::default() };
+        let timings = Timings {
+            prepare: Duration::from_micros(7),
+            images_stored_before: 1,
+            continuations: 3,
+            ..Timings::default()
+        };
         for event in [
             Event::PromptLogprobs(vec![place(), place()]),
             Event::Delta { sample: 2, text: " a".into(), token_ids: vec![3], logprobs: vec![place()] },

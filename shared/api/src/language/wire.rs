@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::{
-    Description, Event, FinishReason, Finished, GenerateRequest, ImageReference, Load, Logprobs, MAX_LOGPROBS,
+    Begun, Description, Event, FinishReason, Finished, GenerateRequest, ImageReference, Load, Logprobs, MAX_LOGPROBS,
     MAX_SAMPLES, Timings,
 };
 use crate::convert::{self, count, out_of_range};
@@ -16,7 +16,8 @@ impl TryFrom<proto::GenerateRequest> for GenerateRequest {
     type Error = Error;
 
     fn try_from(request: proto::GenerateRequest) -> Result<Self> {
-        let positions = request.token_ids.len();
+        let mut token_ids = request.token_ids;
+        let positions = token_ids.len();
         if positions == 0 {
             return Err(convert::missing("token_ids"));
         }
@@ -36,6 +37,16 @@ impl TryFrom<proto::GenerateRequest> for GenerateRequest {
         if samples.get() > MAX_SAMPLES {
             return Err(out_of_range("samples", samples, &format!("at most {MAX_SAMPLES}")));
         }
+        let new = NonZeroUsize::new(request.max_new_tokens as usize)
+            .ok_or_else(|| out_of_range("max_new_tokens", 0, "at least 1"))?;
+        let mut begun = begun(request.begun, samples, new)?;
+        if answer_tokens > 0 {
+            if !begun.is_empty() {
+                return Err(out_of_range("answer_tokens", answer_tokens, "0 where begun says what there is"));
+            }
+            let answer = token_ids.split_off(positions - answer_tokens);
+            begun = (0..samples.get()).map(|sample| Begun { sample, token_ids: answer.clone() }).collect();
+        }
         let beam_search =
             request.beam_search.map(|search| super::BeamSearch::from(search).check("beam_search", samples.get()));
         let logprobs = |field: &str, wanted: Option<u32>| match wanted.map(|count| count as usize) {
@@ -44,14 +55,13 @@ impl TryFrom<proto::GenerateRequest> for GenerateRequest {
         };
         Ok(Self {
             request_id: request.request_id,
-            token_ids: request.token_ids,
-            answer_tokens,
+            token_ids,
+            begun,
             images,
             sampling: request.sampling.ok_or_else(|| convert::missing("sampling"))?.try_into()?,
             beam_search: beam_search.transpose()?,
             samples,
-            max_new_tokens: NonZeroUsize::new(request.max_new_tokens as usize)
-                .ok_or_else(|| out_of_range("max_new_tokens", 0, "at least 1"))?,
+            max_new_tokens: new.saturating_add(answer_tokens),
             end_token_ids: request.end_token_ids,
             constraint: request.constraint.map(TryInto::try_into).transpose()?,
             logprobs: logprobs("logprobs", request.logprobs)?,
@@ -59,6 +69,25 @@ impl TryFrom<proto::GenerateRequest> for GenerateRequest {
             salt: request.salt,
         })
     }
+}
+
+/// Samples that are continued: each once, in order, and none longer than it may become.
+fn begun(samples: Vec<proto::Begun>, count: NonZeroUsize, longest: NonZeroUsize) -> Result<Vec<Begun>> {
+    let mut free_from = 0;
+    let check = |(index, proto::Begun { sample, token_ids }): (usize, proto::Begun)| {
+        let (sample, tokens) = (sample as usize, token_ids.len());
+        if !(free_from..count.get()).contains(&sample) {
+            let range = format!("in {free_from}..{count}");
+            return Err(out_of_range(&format!("begun[{index}].sample"), sample, &range));
+        }
+        if tokens > longest.get() {
+            let range = format!("at most the {longest} of max_new_tokens");
+            return Err(out_of_range(&format!("begun[{index}].token_ids"), tokens, &range));
+        }
+        free_from = sample + 1;
+        Ok(Begun { sample, token_ids })
+    };
+    samples.into_iter().enumerate().map(check).collect()
 }
 
 fn image_reference(
@@ -100,7 +129,8 @@ impl From<GenerateRequest> for proto::GenerateRequest {
         Self {
             request_id: request.request_id,
             token_ids: request.token_ids,
-            answer_tokens: count(request.answer_tokens),
+            answer_tokens: 0,
+            begun: request.begun.into_iter().map(Into::into).collect(),
             images: request.images.into_iter().map(Into::into).collect(),
             sampling: Some(request.sampling.into()),
             beam_search: request.beam_search.map(Into::into),
@@ -112,6 +142,12 @@ impl From<GenerateRequest> for proto::GenerateRequest {
             prompt_logprobs: request.prompt_logprobs.map(count),
             salt: request.salt,
         }
+    }
+}
+
+impl From<Begun> for proto::Begun {
+    fn from(begun: Begun) -> Self {
+        Self { sample: count(begun.sample), token_ids: begun.token_ids }
     }
 }
 

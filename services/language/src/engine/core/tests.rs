@@ -2,6 +2,7 @@
 //! candle.
 
 mod bench;
+mod continued;
 mod fake;
 mod long;
 mod schedules;
@@ -174,23 +175,6 @@ fn each_sample_is_what_a_request_with_its_seed_gives() {
     for (sample, heard) in together.iter().enumerate() {
         assert_eq!(*heard, alone(request(1, seed_of_sample(Generator::Counter, 11, sample)))[0], "sample {sample}");
         assert!(together[..sample].iter().all(|other| other.tokens != heard.tokens), "samples differ");
-    }
-}
-
-#[test]
-fn an_answer_is_continued_anywhere_as_if_it_had_never_stopped() {
-    for sampling in [Sampling { repetition_penalty: 1.3, frequency_penalty: 0.5, ..Sampling::GREEDY }, drawn(3)] {
-        let whole = GenerateRequest { sampling, ..endless(40, 30) };
-        let tokens = alone(whole.clone()).remove(0).tokens;
-        for told in [1, 7, 29] {
-            let mut rest = GenerateRequest {
-                max_new_tokens: NonZeroUsize::new(30 - told).unwrap(),
-                answer_tokens: told,
-                ..whole.clone()
-            };
-            rest.token_ids.extend(&tokens[..told]);
-            assert_eq!(alone(rest)[0].tokens, tokens[told..], "after {told}");
-        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! Single flight and waiting.
 
+use std::pin::pin;
+
+use futures::poll;
 use tokio::task::JoinSet;
 
 use super::remote::Fake;
@@ -9,7 +12,6 @@ use super::*;
 async fn those_who_come_later_join_the_first() {
     let (store, _background) = open(options()).await;
     let first = lead(&store, 1).await;
-    assert!(!first.is_wanted());
     let joined = join(&store, 1).await;
     let mine = first.join();
     let stored = first.store(artifact(1)).await;
@@ -56,7 +58,6 @@ async fn a_failed_or_abandoned_encoding_is_told_and_may_be_tried_again() {
     let (store, _background) = open(options()).await;
     let first = lead(&store, 1).await;
     let joined = join(&store, 1).await;
-    assert!(first.is_wanted());
     first.fail(Why("bad file"));
     assert_eq!(joined.outcome().await.unwrap_err(), Why("bad file"));
 
@@ -67,6 +68,31 @@ async fn a_failed_or_abandoned_encoding_is_told_and_may_be_tried_again() {
     let (waited, ()) = tokio::join!(waiting, async { drop(second) });
     assert_eq!(waited.unwrap_err(), WaitError::Failed(key, Why("abandoned")));
     assert_eq!(joined.outcome().await.unwrap_err(), Why("abandoned"));
+    assert_eq!(store.figures().open_keys, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_nobody_waits_for_any_more_is_given_up() {
+    let (store, _background) = open(options()).await;
+    let mut first = lead(&store, 1).await;
+    let (mine, joined) = (first.join(), join(&store, 1).await);
+    let key = key(1);
+    {
+        let mut given_up = pin!(first.given_up());
+        assert!(poll!(&mut given_up).is_pending());
+        drop((mine, joined));
+        // Who waits for it as a reader wants it as well.
+        let mut waiting = Box::pin(store.wait(&key, seconds(5)));
+        assert!(poll!(&mut waiting).is_pending() && poll!(&mut given_up).is_pending());
+        drop(waiting);
+        given_up.await;
+    }
+    // The next one leads, and the first one's end is nothing to it.
+    let second = lead(&store, 1).await;
+    let joined = join(&store, 1).await;
+    drop(first);
+    let stored = second.store(artifact(1)).await;
+    assert_eq!(joined.outcome().await.unwrap().0, stored);
     assert_eq!(store.figures().open_keys, 0);
 }
 
