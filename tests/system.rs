@@ -7,6 +7,8 @@ mod answers;
 mod client;
 #[path = "system/cluster.rs"]
 mod cluster;
+#[path = "system/continuation.rs"]
+mod continuation;
 #[path = "system/conversation.rs"]
 mod conversation;
 #[path = "system/cuda_build.rs"]
@@ -17,6 +19,8 @@ mod demo;
 mod deploy;
 #[path = "system/durable.rs"]
 mod durable;
+#[path = "system/elastic.rs"]
+mod elastic;
 #[path = "system/faults.rs"]
 mod faults;
 #[path = "system/handles.rs"]
@@ -32,8 +36,12 @@ mod lifecycle;
 mod memory;
 #[path = "system/parity.rs"]
 mod parity;
+#[path = "system/pool.rs"]
+mod pool;
 #[path = "system/pools.rs"]
 mod pools;
+#[path = "system/processes.rs"]
+mod processes;
 #[path = "system/reference.rs"]
 mod reference;
 #[path = "system/requests.rs"]

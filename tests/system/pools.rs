@@ -41,14 +41,16 @@ fn text_alone_is_answered_while_the_vision_pool_is_down() {
 fn a_worker_that_is_lost_is_named() {
     limited(async {
         for pool in ["vision", "language"] {
-            let mut cluster = Cluster::of("mistral").await;
+            let mut cluster = Cluster::start("mistral", |settings| settings.gateway.limits.continuations = 1).await;
             cluster.answers_as_the_reference("mistral", "portrait").await;
             let worker = if pool == "vision" { &mut cluster.vision } else { &mut cluster.language };
             worker.stop.cancel();
             worker.ended().await;
             let url = worker.url();
             let error = cluster.ask(request("one_image", 0)).await.unwrap_err();
-            assert_eq!((error.kind, error.reason.as_ref()), (ErrorKind::Unavailable, "UNREACHABLE"), "{error:?}");
+            assert_eq!(error.kind, ErrorKind::Unavailable, "{error:?}");
+            // The first to notice may be who asks, or who goes on elsewhere.
+            assert!(matches!(error.reason.as_ref(), "UNREACHABLE" | "POOL_LOST"), "{error:?}");
             assert!(error.metadata.contains(&("worker".into(), url)), "{error:?}");
         }
     });
@@ -60,10 +62,14 @@ fn a_vision_worker_that_encodes_otherwise_is_noticed() {
         let mut cluster = Cluster::of("mistral").await;
         let before = cluster.answers_as_the_reference("mistral", "one_image").await;
         cluster.replace_vision(|settings| settings.image.resizer = Resizer::Pillow).await;
-        // The gateway still computes the keys of the worker that is gone, which the new one does not take.
-        let error = cluster.ask(request("one_image", 0)).await.unwrap_err();
-        assert_eq!((error.kind, error.reason.as_ref()), (ErrorKind::Precondition, "KEY_MISMATCH"), "{error:?}");
-        let after = cluster.ask(request("one_image", 0)).await.unwrap();
+        let after = match cluster.ask(request("one_image", 0)).await {
+            // The gateway may still have computed the key of the worker that is gone, which the new one does not take.
+            Err(error) => {
+                assert_eq!((error.kind, error.reason.as_ref()), (ErrorKind::Precondition, "KEY_MISMATCH"), "{error:?}");
+                cluster.ask(request("one_image", 0)).await.unwrap()
+            }
+            Ok(after) => after,
+        };
         assert_ne!(before.started.images[0].key, after.started.images[0].key);
         assert_eq!(after.finished.timings.images_stored_before, 0);
     });

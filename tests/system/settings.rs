@@ -236,7 +236,7 @@ fn every_setting_reaches_the_language_worker() {
             choice: Choice::Draw(draw),
         };
         assert_eq!(asked.sampling, sampling);
-        assert_eq!((asked.samples, asked.max_new_tokens.get(), asked.answer_tokens), (two, 9, 0));
+        assert_eq!((asked.samples, asked.max_new_tokens.get(), asked.begun.len()), (two, 9, 0));
         assert_eq!((asked.logprobs, asked.prompt_logprobs, asked.beam_search), (Some(3), None, None));
         assert_eq!(asked.end_token_ids, [2, 12]);
         assert_eq!(asked.constraint, Some(Constraint::Choices(vec!["yes".into(), "no".into()])));

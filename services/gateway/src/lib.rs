@@ -1,10 +1,12 @@
 //! The gateway: conversations with images in, streamed text out.
 //!
 //! `grpc` speaks the contract, `prepare` turns a conversation into a prompt and image keys with the settings in force
-//! (`defaults`), `encode` keeps images for later, `answer` runs both legs (`encoding`, and one `sample` or more of which tokens become text), `upstream`
-//! knows the two pools.
+//! (`defaults`), `encode` keeps images for later, `answer` runs both legs: `encoding`, and a sequence, after which
+//! `continuations` has another one go on when its worker is lost; `telling` makes the client's events of them (one `sample` or
+//! more, whose tokens become text). `upstream` knows the two pools.
 
 mod answer;
+mod continuations;
 mod defaults;
 mod encode;
 mod encoding;
@@ -13,7 +15,11 @@ mod prepare;
 mod sample;
 mod service;
 mod settings;
+mod telling;
 mod upstream;
 
 pub use service::{BuildError, build};
 pub use settings::{LimitSettings, Settings};
+pub use upstream::settings::{
+    DiscoverySettings, EncodeSettings, HealthSettings, Hedge, ParseHedgeError, RetrySettings,
+};

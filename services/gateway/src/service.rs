@@ -22,7 +22,7 @@ pub enum BuildError {
     /// Tokenizer or chat template are wrong.
     #[error(transparent)]
     Prompt(#[from] PromptError),
-    /// A worker's URL is none.
+    /// An entry of the lists of workers is none.
     #[error(transparent)]
     Upstream(#[from] tessera_api::Error),
     /// The server could not be put together.
@@ -33,7 +33,7 @@ pub enum BuildError {
     Interrupted,
 }
 
-/// Reads tokenizer and chat template. Workers are connected to when they are first needed.
+/// Reads tokenizer and chat template, and starts to observe the pools. Workers may come later.
 ///
 /// # Errors
 /// [`BuildError`] says what is missing or wrong.
@@ -47,8 +47,7 @@ pub async fn build(settings: Settings) -> Result<Service, BuildError> {
     });
     let (checkpoint, preparer) = reading.await.map_err(|_| BuildError::Interrupted)??;
     let (token, salt) = (checkpoint.model.image_token_id, preparer.salt.clone());
-    let upstream = Arc::new(Upstream::new(&settings.vision, &settings.language, token, salt)?);
-    upstream.watch(&tasks);
+    let upstream = Arc::new(Upstream::start(&settings, token, salt, &tasks)?);
     let preparer = Arc::new(preparer);
     let encodes = Encodes {
         preparer: preparer.clone(),

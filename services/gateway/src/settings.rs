@@ -10,6 +10,9 @@ use tessera_image::ImageSettings;
 use tessera_rpc::ServerSettings;
 use tessera_telemetry::LogSettings;
 
+use crate::upstream::Entry;
+use crate::upstream::settings::{DiscoverySettings, EncodeSettings, HealthSettings, RetrySettings};
+
 /// Everything that can be set.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -18,10 +21,20 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Folder of the checkpoint: tokenizer, chat template and configuration; no weights are read.
     pub model: PathBuf,
-    /// Vision workers, as URLs that language workers can reach as well: they pull features from them.
+    /// Vision workers: `http://HOST:PORT`, or `dns://NAME:PORT`, `srv://_SERVICE._tcp.NAME` or `file:///PATH`, which
+    /// are looked up again and again. Language workers must be able to reach them as well, under the same URLs: they
+    /// pull features.
     pub vision: Vec<String>,
-    /// Language workers, as URLs.
+    /// Language workers, in the same ways.
     pub language: Vec<String>,
+    /// How workers are looked up.
+    pub discovery: DiscoverySettings,
+    /// When a worker gets no work.
+    pub health: HealthSettings,
+    /// How images are given to vision workers.
+    pub encode: EncodeSettings,
+    /// Calls that are made again on another worker.
+    pub retry: RetrySettings,
     /// Bounds and routes of images; must be those of the vision workers.
     pub image: ImageSettings,
     /// Part of every image key: gateways with different salts never share an image, whatever they store it in.
@@ -49,6 +62,8 @@ pub struct LimitSettings {
     pub time: Duration,
     /// Images of one batch that are encoded at once.
     pub batch: usize,
+    /// How often an answer goes on on another language worker after one was lost. 0: it fails with the first.
+    pub continuations: usize,
     /// New tokens at most when neither request nor checkpoint says.
     pub default_max_tokens: usize,
 }
@@ -60,6 +75,10 @@ impl Default for Settings {
             model: PathBuf::new(),
             vision: vec!["http://127.0.0.1:50052".into()],
             language: vec!["http://127.0.0.1:50053".into()],
+            discovery: DiscoverySettings::default(),
+            health: HealthSettings::default(),
+            encode: EncodeSettings::default(),
+            retry: RetrySettings::default(),
             image: ImageSettings::default(),
             tenant_salt: Secret::default(),
             limits: LimitSettings::default(),
@@ -77,6 +96,7 @@ impl Default for LimitSettings {
             requests: 1024,
             time: Duration::from_secs(600),
             batch: 32,
+            continuations: 8,
             default_max_tokens: 256,
         }
     }
@@ -87,11 +107,17 @@ impl Validate for Settings {
         if self.model.as_os_str().is_empty() {
             problems.add("model", "must name the folder of a checkpoint");
         }
-        for (key, urls) in [("vision", &self.vision), ("language", &self.language)] {
-            if urls.is_empty() {
+        for (key, entries) in [("vision", &self.vision), ("language", &self.language)] {
+            if entries.is_empty() {
                 problems.add(key, "must name at least one worker, as http://HOST:PORT");
             }
+            for error in entries.iter().filter_map(|entry| entry.parse::<Entry>().err()) {
+                problems.add(key, error.to_string());
+            }
         }
+        problems.check("discovery", &self.discovery);
+        problems.check("health", &self.health);
+        problems.check("retry", &self.retry);
         problems.check("image", &self.image);
         problems.check("server", &self.server);
         let positive = [

@@ -1,218 +1,134 @@
-//! The two pools: which worker gets what, and the calls.
+//! The two pools: who is in them, which worker gets what, and the calls.
+//!
+//! `discovery` says which workers are listed, `pool` observes them (`wire` asks, `health` decides how long one is left
+//! out), `vision` and `language` give out the work (`rendezvous`, `places`, `balance`, `prefix`), and make a call again
+//! where that helps (`retry`, `hedge`); `store` looks for what is stored.
 
 mod balance;
+mod discovery;
+mod figures;
+mod health;
+mod hedge;
+mod language;
+mod member;
+mod places;
+mod pool;
+mod prefix;
+mod recent;
+mod rendezvous;
+mod retry;
+pub(crate) mod settings;
 mod store;
-mod watch;
+mod vision;
+mod wire;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tessera_api::language::{self, Event, GenerateRequest};
-use tessera_api::proto::language::v1 as language_proto;
-use tessera_api::proto::language::v1::language_worker_client::LanguageWorkerClient;
-use tessera_api::proto::vision::v1 as vision_proto;
-use tessera_api::proto::vision::v1::vision_worker_client::VisionWorkerClient;
-use tessera_api::vision::{self, EncodeRequest, Encoded};
+use tessera_api::language::GenerateRequest;
+use tessera_api::vision::Encoded;
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_embedding::{EncoderFingerprint, ImageKey};
-use tessera_rpc::{Deadline, client};
-use tokio::sync::RwLock;
-use tonic::transport::Channel;
+use tessera_rpc::{Deadline, Tasks};
+use tonic::Status;
 
-use balance::{Balance, Placed};
+pub(crate) use discovery::Entry;
+use discovery::{Discovery, System};
+use language::{Events, LanguagePool};
+use vision::VisionPool;
+use wire::Wire;
 
-/// Largest event of a sequence: log-probabilities of a long prompt.
-const MAX_EVENT_BYTES: usize = 64 << 20;
+use crate::settings::Settings;
 
-/// Workers by URL. Channels connect when they are first used.
+/// Both pools.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    vision: Vec<Worker>,
-    language: Vec<Worker>,
-    /// Which language worker gets the next sequence.
-    balance: Arc<Balance>,
-    /// What the vision pool said it encodes with; asked for again after a worker disagreed.
-    fingerprint: RwLock<Option<EncoderFingerprint>>,
-    /// Longest sequence that the language pool said it takes.
-    context: RwLock<Option<usize>>,
-    image_token_id: u32,
-    /// Part of every key.
-    salt: Bytes,
-}
-
-#[derive(Debug)]
-struct Worker {
-    url: String,
-    channel: Channel,
-}
-
-/// The events of one sequence.
-#[derive(Debug)]
-pub(crate) struct Events {
-    url: String,
-    stream: tonic::Streaming<language_proto::GenerateResponse>,
-    /// Counts the sequence while it lasts.
-    _placed: Placed,
+    vision: Arc<VisionPool>,
+    languages: Arc<LanguagePool>,
 }
 
 impl Upstream {
-    /// Makes the pools of these URLs, for keys with this salt.
+    /// Makes the pools of these settings, and observes their workers until the gateway takes no more work.
+    /// `image_token_id` is that of the gateway's own checkpoint, `salt` a part of every key.
     ///
     /// # Errors
-    /// Names the URL that is none.
-    pub(crate) fn new(vision: &[String], language: &[String], image_token_id: u32, salt: Bytes) -> Result<Self> {
-        let workers = |urls: &[String]| {
-            let worker = |url: &String| Ok(Worker { url: url.clone(), channel: client::channel(url)? });
-            urls.iter().map(worker).collect::<Result<Vec<_>>>()
+    /// Names the entry that stands for no worker.
+    pub(crate) fn start(settings: &Settings, image_token_id: u32, salt: Bytes, tasks: &Tasks) -> Result<Self> {
+        let Settings { discovery, health, retry, encode, .. } = settings.clone();
+        let entries = |key: &'static str, listed: &[String]| {
+            let entry = |text: &String| text.parse::<Entry>().map_err(|error| listed_wrong(key, &error));
+            let entries = listed.iter().map(entry).collect::<Result<Vec<Entry>>>()?;
+            Ok::<_, Error>(Discovery::new(key, entries, discovery.members, System::default()))
         };
-        Ok(Self {
-            vision: workers(vision)?,
-            language: workers(language)?,
-            balance: Arc::new(Balance::new(language.len())),
-            fingerprint: RwLock::new(None),
-            context: RwLock::new(None),
-            image_token_id,
-            salt,
-        })
+        let (visions, languages) = (entries("vision", &settings.vision)?, entries("language", &settings.language)?);
+        let vision = Arc::new(VisionPool::new(health.clone(), retry.clone(), encode, salt));
+        let language = Arc::new(LanguagePool::new(health, retry, Arc::clone(&vision)));
+        let wire = Arc::new(Wire { image_token_id });
+        vision.pool.start(visions, discovery.refresh, &wire, tasks);
+        language.pool.start(languages, discovery.refresh, &wire, tasks);
+        Ok(Self { vision, languages: language })
     }
 
-    /// Returns what the vision pool encodes with: the answer of the first worker that gives one.
+    /// Returns what the vision pool encodes with.
     ///
     /// # Errors
-    /// `Unavailable` when no vision worker answers.
+    /// `Unavailable` when no vision worker can be had.
     pub(crate) async fn fingerprint(&self, deadline: Deadline) -> Result<EncoderFingerprint> {
-        if let Some(known) = *self.fingerprint.read().await {
-            return Ok(known);
-        }
-        let mut last = no_worker("vision");
-        for worker in &self.vision {
-            let mut client = VisionWorkerClient::new(worker.channel.clone());
-            let asking = async { Ok(client.describe(deadline.request(vision_proto::DescribeRequest {})).await?) };
-            match deadline.bound("asking the vision pool which model it runs", asking).await {
-                Ok(response) => {
-                    let description = vision::Description::try_from(response.into_inner())?;
-                    *self.fingerprint.write().await = Some(description.fingerprint);
-                    return Ok(description.fingerprint);
-                }
-                Err(error) => last = unreachable("vision", &worker.url, error),
-            }
-        }
-        Err(last)
+        self.vision.pool.members(deadline).await?;
+        self.vision.pool.model().ok_or_else(|| nobody("vision"))
     }
 
-    /// Returns the longest sequence that the language pool takes.
+    /// Returns the longest sequence that every worker of the language pool takes.
     ///
     /// # Errors
-    /// `Unavailable` when no language worker answers, `Precondition` when one runs another model.
+    /// `Unavailable` when no language worker can be had, `Precondition` when all run another model than this gateway.
     pub(crate) async fn context(&self, deadline: Deadline) -> Result<usize> {
-        if let Some(known) = *self.context.read().await {
-            return Ok(known);
-        }
-        let mut last = no_worker("language");
-        for worker in &self.language {
-            let mut client = LanguageWorkerClient::new(worker.channel.clone());
-            let asking = async { Ok(client.describe(deadline.request(language_proto::DescribeRequest {})).await?) };
-            match deadline.bound("asking the language pool which model it runs", asking).await {
-                Ok(response) => {
-                    let description = language::Description::from(response.into_inner());
-                    let (theirs, ours) = (description.image_token_id, self.image_token_id);
-                    if theirs != ours {
-                        let message =
-                            format!("{} runs another model: its image token is {theirs}, ours {ours}", worker.url);
-                        return Err(Error::new(ErrorKind::Precondition, "MODEL_MISMATCH", message));
-                    }
-                    *self.context.write().await = Some(description.max_positions);
-                    return Ok(description.max_positions);
-                }
-                Err(error) => last = unreachable("language", &worker.url, error),
-            }
-        }
-        Err(last)
+        self.languages.pool.members(deadline).await?;
+        let descriptions = self.languages.pool.descriptions();
+        descriptions.iter().map(|description| description.max_positions).min().ok_or_else(|| nobody("language"))
     }
 
-    /// Returns the URL of the vision worker for a key: rendezvous hashing, so that caches do not overlap and a worker
-    /// that is lost moves only its share.
-    pub(crate) fn store_of(&self, key: &ImageKey) -> &str {
-        &self.vision[self.vision_index(key)].url
+    /// Returns the URL of the vision worker that has, or will have, an image: the one that it is, or is about to be,
+    /// given to. A sequence that names it is told anew should that change. Empty when there is no vision worker.
+    pub(crate) fn store_of(&self, key: &ImageKey) -> String {
+        self.vision.store_of(key).map(|url| url.to_string()).unwrap_or_default()
     }
 
-    fn vision_index(&self, key: &ImageKey) -> usize {
-        let weight = |worker: &Worker| {
-            let fingerprint = EncoderFingerprint::of(&[worker.url.as_bytes(), key.as_bytes()]);
-            *fingerprint.as_bytes()
-        };
-        (0..self.vision.len()).max_by_key(|&index| weight(&self.vision[index])).unwrap_or(0)
-    }
-
-    /// Makes sure that an image is encoded by the worker of its key.
+    /// Makes sure that an image is encoded, by the worker that it belongs to or by another one.
     ///
     /// # Errors
     /// The worker's.
     pub(crate) async fn encode(&self, image: Bytes, key: ImageKey, deadline: Deadline) -> Result<Encoded> {
-        let worker = &self.vision[self.vision_index(&key)];
-        let request = EncodeRequest { image, key, tenant_salt: self.salt.clone() };
-        let mut client = VisionWorkerClient::new(worker.channel.clone());
-        match client.encode(deadline.request(request.into())).await {
-            Ok(response) => Encoded::try_from(response.into_inner()),
-            Err(status) => {
-                let error = Error::from(status);
-                if error.reason == "KEY_MISMATCH" {
-                    *self.fingerprint.write().await = None;
-                }
-                Err(unreachable("vision", &worker.url, error))
-            }
-        }
+        self.vision.encode(image, key, deadline).await
     }
 
-    /// Starts a sequence on the language worker with the least expected wait.
+    /// Starts a sequence on the language worker that has to compute least before it.
     ///
     /// # Errors
     /// The worker's.
     pub(crate) async fn generate(&self, request: GenerateRequest, deadline: Deadline) -> Result<Events> {
-        let placed = self.balance.place();
-        let worker = &self.language[placed.worker];
-        let mut client = LanguageWorkerClient::new(worker.channel.clone()).max_decoding_message_size(MAX_EVENT_BYTES);
-        match client.generate(deadline.request(request.into())).await {
-            Ok(response) => Ok(Events { url: worker.url.clone(), stream: response.into_inner(), _placed: placed }),
-            Err(status) => {
-                let error = unreachable("language", &worker.url, status.into());
-                if error.reason == "UNREACHABLE" {
-                    // Until it reports again.
-                    self.balance.lose(placed.worker);
-                }
-                Err(error)
-            }
-        }
+        self.languages.generate(request, deadline).await
     }
 }
 
-impl Events {
-    /// Returns the next event; the last one is the last sample's `Finished`.
-    ///
-    /// # Errors
-    /// The worker's, and `Unavailable` when the stream ends too early.
-    pub(crate) async fn next(&mut self) -> Result<Event> {
-        match self.stream.message().await {
-            Ok(Some(response)) => Event::try_from(response),
-            Ok(None) => {
-                let message = format!("language worker {} ended the stream too early", self.url);
-                Err(Error::new(ErrorKind::Unavailable, "STREAM_BROKEN", message))
-            }
-            Err(status) => Err(unreachable("language", &self.url, status.into())),
-        }
+/// The error of a call. What the transport itself says of a connection that broke, in whatever words, is that the
+/// worker cannot be reached; of a call that took too long, that it did.
+fn failure(status: Status) -> Error {
+    let is_broken = std::error::Error::source(&status).is_some();
+    let error = Error::from(status);
+    if is_broken && !matches!(error.kind, ErrorKind::Deadline | ErrorKind::Invalid) {
+        return Error::new(ErrorKind::Unavailable, "UNREACHABLE", error.message);
     }
+    error
 }
 
-fn no_worker(pool: &str) -> Error {
+fn listed_wrong(key: &'static str, error: &impl ToString) -> Error {
+    Error::field("URL_INVALID", key, error.to_string())
+}
+
+fn nobody(pool: &str) -> Error {
     Error::new(ErrorKind::Unavailable, "POOL_EMPTY", format!("there is no {pool} worker"))
 }
 
-/// Names the worker in the error of one that could not be reached, and logs it: nobody else will. Errors that the worker
-/// itself gave pass unchanged.
-fn unreachable(pool: &'static str, url: &str, error: Error) -> Error {
-    if error.reason != "UNREACHABLE" {
-        return error;
-    }
-    tracing::warn!(pool, worker = url, %error, "worker is unreachable");
-    Error { message: format!("{pool} worker {url} cannot be reached: {}", error.message), ..error }.with("worker", url)
-}
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
-//! What the vision pool stores: every key is asked of the worker that it belongs to.
+//! What the vision pool stores: every key is asked of the workers that may have it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use tessera_api::embedding::{
     DeleteRequest, FetchRequest, KeyStatus, LeaseRequest, Upload, Uploaded, key_bytes, lease_ends, upload_parts,
 };
@@ -15,7 +16,13 @@ use tessera_rpc::Deadline;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-use super::{Upstream, Worker, unreachable};
+use super::member::Member;
+use super::retry::is_worth_a_retry;
+use super::vision::Vision;
+use super::{Upstream, failure};
+
+/// A vision worker, as it is asked here.
+type Worker = Arc<Member<Vision>>;
 
 impl Upstream {
     /// Streams a stored image from the worker that has it.
@@ -27,9 +34,14 @@ impl Upstream {
         request: FetchRequest,
         deadline: Deadline,
     ) -> Result<Streaming<proto::FetchResponse>> {
-        let worker = &self.vision[self.vision_index(&request.key)];
-        let response = client(worker).fetch(deadline.request(request.into())).await;
-        answer(worker, response)
+        if self.vision.places.fresh(&request.key).is_none() {
+            // Notes where it is.
+            self.stat(&[request.key], deadline).await?;
+        }
+        let members = self.vision.pool.members(deadline).await?;
+        let candidates = self.vision.candidates(&members, &request.key);
+        let worker = candidates.first().ok_or_else(nobody)?;
+        self.answer(worker, client(worker).fetch(deadline.request(request.into())).await)
     }
 
     /// Says what is stored under keys, in their order.
@@ -37,13 +49,12 @@ impl Upstream {
     /// # Errors
     /// The workers'.
     pub(crate) async fn stat(&self, keys: &[ImageKey], deadline: Deadline) -> Result<Vec<KeyStatus>> {
-        let ask = |index: usize, keys: Vec<ImageKey>| async move {
-            let worker = &self.vision[index];
+        let ask = |worker: Worker, keys: Vec<ImageKey>| async move {
             let request = proto::StatRequest { keys: key_bytes(&keys) };
-            let response = answer(worker, client(worker).stat(deadline.request(request)).await)?;
+            let response = self.answer(&worker, client(&worker).stat(deadline.request(request)).await)?;
             response.keys.into_iter().map(KeyStatus::try_from).collect()
         };
-        self.by_worker(keys, ask).await
+        self.search(keys, deadline, ask, |status| status.stored.is_some()).await
     }
 
     /// Keeps keys for a time; tells the end for each, in their order.
@@ -52,13 +63,12 @@ impl Upstream {
     /// The workers'.
     pub(crate) async fn lease(&self, request: LeaseRequest, deadline: Deadline) -> Result<Vec<Option<SystemTime>>> {
         let period = request.period;
-        let ask = |index: usize, keys: Vec<ImageKey>| async move {
-            let worker = &self.vision[index];
+        let ask = |worker: Worker, keys: Vec<ImageKey>| async move {
             let request = LeaseRequest { keys, period };
-            let response = client(worker).lease(deadline.request(request.into())).await;
-            Ok(lease_ends(&answer(worker, response)?))
+            let response = client(&worker).lease(deadline.request(request.into())).await;
+            Ok(lease_ends(&self.answer(&worker, response)?))
         };
-        self.by_worker(&request.keys, ask).await
+        self.search(&request.keys, deadline, ask, Option::is_some).await
     }
 
     /// Ends leases; tells how many there were.
@@ -66,33 +76,37 @@ impl Upstream {
     /// # Errors
     /// The workers'.
     pub(crate) async fn release(&self, keys: &[ImageKey], deadline: Deadline) -> Result<u32> {
-        let ask = |index: usize, keys: Vec<ImageKey>| async move {
-            let worker = &self.vision[index];
+        let ask = |worker: Worker, keys: Vec<ImageKey>| async move {
             let request = proto::ReleaseRequest { keys: key_bytes(&keys) };
-            Ok::<_, Error>(answer(worker, client(worker).release(deadline.request(request)).await)?.released)
+            Ok(self.answer(&worker, client(&worker).release(deadline.request(request)).await)?.released)
         };
-        let released = try_join_all(self.shares(keys).into_iter().map(|(index, share)| ask(index, share.keys))).await?;
-        Ok(released.into_iter().sum())
+        let members = self.vision.pool.members(deadline).await?;
+        let released = join_all(self.everywhere(&members, keys).into_iter().map(|(worker, keys)| ask(worker, keys)));
+        released.await.into_iter().sum()
     }
 
-    /// Forgets what is named; an image file must have become its key. Tells how many artifacts there were.
+    /// Forgets what is named; an image file must have become its key. Asks whoever may have it, those who are lost
+    /// included, and tells how many artifacts there were: what two workers have counts twice.
     ///
     /// # Errors
-    /// The workers'.
+    /// A worker's; then the others have forgotten it nevertheless.
     pub(crate) async fn delete(&self, request: DeleteRequest, deadline: Deadline) -> Result<u64> {
-        let ask = |index: usize, request: DeleteRequest| async move {
-            let worker = &self.vision[index];
-            Ok::<_, Error>(answer(worker, client(worker).delete(deadline.request(request.into())).await)?.deleted)
+        let ask = |worker: Worker, request: DeleteRequest| async move {
+            Ok::<_, Error>(
+                self.answer(&worker, client(&worker).delete(deadline.request(request.into())).await)?.deleted,
+            )
         };
-        let shares: Vec<(usize, DeleteRequest)> = match request {
+        self.vision.pool.members(deadline).await?;
+        let members = self.vision.pool.listed();
+        let shares: Vec<(Worker, DeleteRequest)> = match request {
             DeleteRequest::Keys(keys) => {
-                let shares = self.shares(&keys).into_iter();
-                shares.map(|(index, share)| (index, DeleteRequest::Keys(share.keys))).collect()
+                let shares = self.everywhere(&members, &keys).into_iter();
+                shares.map(|(worker, keys)| (worker, DeleteRequest::Keys(keys))).collect()
             }
-            request => (0..self.vision.len()).map(|index| (index, request.clone())).collect(),
+            request => members.into_iter().map(|worker| (worker, request.clone())).collect(),
         };
-        let deleted = try_join_all(shares.into_iter().map(|(index, request)| ask(index, request))).await?;
-        Ok(deleted.into_iter().sum())
+        let deleted = join_all(shares.into_iter().map(|(worker, request)| ask(worker, request))).await;
+        deleted.into_iter().sum()
     }
 
     /// Has an upload kept by the worker of its key.
@@ -102,61 +116,118 @@ impl Upstream {
     pub(crate) async fn put(&self, upload: Upload, deadline: Deadline) -> Result<Uploaded> {
         let encoder = self.fingerprint(deadline).await?;
         let key = ImageKey::of_upload(&upload.tenant_salt, &encoder, upload.image_size, &upload.features);
-        let worker = &self.vision[self.vision_index(&key)];
+        let members = self.vision.pool.members(deadline).await?;
+        let candidates = self.vision.candidates(&members, &key);
+        let worker = candidates.first().ok_or_else(nobody)?;
         let parts = futures::stream::iter(upload_parts(upload)?);
-        let uploaded = Uploaded::try_from(answer(worker, client(worker).put(deadline.request(parts)).await)?)?;
+        let uploaded = client(worker).put(deadline.request(parts)).await;
+        let uploaded = Uploaded::try_from(self.answer(worker, uploaded)?)?;
         if uploaded.key != key {
             let message = format!("vision worker {} keeps the upload as {}, not as {key}", worker.url, uploaded.key);
             return Err(Error::new(ErrorKind::Precondition, "KEY_MISMATCH", message));
         }
+        self.vision.places.note(key, &worker.url);
         Ok(uploaded)
     }
 
-    /// Asks each worker for its share of the keys, and puts the answers in the order of the keys.
-    async fn by_worker<T, F>(&self, keys: &[ImageKey], ask: impl Fn(usize, Vec<ImageKey>) -> F) -> Result<Vec<T>>
+    /// Asks for each key the workers that may have it, one after the other, until one has; puts the answers in the
+    /// order of the keys, and notes where each was found. A worker that cannot be reached has nothing, unless nobody
+    /// else was there.
+    async fn search<T, F>(
+        &self,
+        keys: &[ImageKey],
+        deadline: Deadline,
+        ask: impl Fn(Worker, Vec<ImageKey>) -> F,
+        is_found: impl Fn(&T) -> bool,
+    ) -> Result<Vec<T>>
     where
         F: Future<Output = Result<Vec<T>>>,
     {
-        let shares = self.shares(keys);
-        let answers = try_join_all(shares.iter().map(|(&index, share)| ask(index, share.keys.clone()))).await?;
-        let mut places = Vec::with_capacity(keys.len());
-        for (share, answers) in shares.values().zip(answers) {
-            if answers.len() != share.keys.len() {
-                let message =
-                    format!("{} answers for {} keys came from a vision worker", answers.len(), share.keys.len());
-                return Err(Error::new(ErrorKind::Internal, "CONTRACT_BROKEN", message));
+        let members = self.vision.pool.members(deadline).await?;
+        let mut candidates: Vec<_> = keys.iter().map(|key| self.vision.candidates(&members, key).into_iter()).collect();
+        let mut answers: Vec<Option<T>> = keys.iter().map(|_| None).collect();
+        let mut failed = nobody();
+        loop {
+            let mut shares: BTreeMap<Arc<str>, Share> = BTreeMap::new();
+            for (place, key) in keys.iter().enumerate() {
+                if !answers[place].as_ref().is_some_and(&is_found)
+                    && let Some(worker) = candidates[place].next()
+                {
+                    shares.entry(Arc::clone(&worker.url)).or_insert_with(|| Share::of(worker)).add(*key, place);
+                }
             }
-            places.extend(share.places.iter().copied().zip(answers));
+            if shares.is_empty() {
+                break;
+            }
+            let asked = shares.values().map(|share| ask(Arc::clone(&share.worker), share.keys.clone()));
+            for (share, answered) in shares.values().zip(join_all(asked).await) {
+                match answered {
+                    Ok(answered) => {
+                        for (place, answer) in share.places(answered)? {
+                            if is_found(&answer) {
+                                self.vision.places.note(keys[place], &share.worker.url);
+                            }
+                            answers[place] = Some(answer);
+                        }
+                    }
+                    Err(error) if is_worth_a_retry(&error) => failed = error,
+                    Err(error) => return Err(error),
+                }
+            }
         }
-        places.sort_by_key(|&(place, _)| place);
-        Ok(places.into_iter().map(|(_, answer)| answer).collect())
+        answers.into_iter().map(|answer| answer.ok_or_else(|| failed.clone())).collect()
     }
 
-    fn shares(&self, keys: &[ImageKey]) -> BTreeMap<usize, Share> {
-        let mut shares: BTreeMap<usize, Share> = BTreeMap::new();
+    /// The keys that each worker may have.
+    fn everywhere(&self, members: &[Worker], keys: &[ImageKey]) -> Vec<(Worker, Vec<ImageKey>)> {
+        let mut shares: BTreeMap<Arc<str>, Share> = BTreeMap::new();
         for (place, key) in keys.iter().enumerate() {
-            let share = shares.entry(self.vision_index(key)).or_default();
-            share.keys.push(*key);
-            share.places.push(place);
+            for worker in self.vision.candidates(members, key) {
+                shares.entry(Arc::clone(&worker.url)).or_insert_with(|| Share::of(worker)).add(*key, place);
+            }
         }
-        shares
+        shares.into_values().map(|share| (share.worker, share.keys)).collect()
+    }
+
+    fn answer<T>(&self, worker: &Worker, response: Result<tonic::Response<T>, tonic::Status>) -> Result<T> {
+        Ok(self.vision.pool.hear(worker, response.map_err(failure))?.into_inner())
     }
 }
 
-/// The keys of one worker, and where each stands among all.
-#[derive(Default)]
+/// The keys that one worker is asked for, and where each stands among all.
 struct Share {
+    worker: Worker,
     keys: Vec<ImageKey>,
     places: Vec<usize>,
+}
+
+impl Share {
+    fn of(worker: Worker) -> Self {
+        Self { worker, keys: Vec::new(), places: Vec::new() }
+    }
+
+    fn add(&mut self, key: ImageKey, place: usize) {
+        self.keys.push(key);
+        self.places.push(place);
+    }
+
+    /// The answers, each with its place.
+    ///
+    /// # Errors
+    /// `Internal` when they are not as many as the keys.
+    fn places<T>(&self, answers: Vec<T>) -> Result<impl Iterator<Item = (usize, T)>> {
+        if answers.len() != self.keys.len() {
+            let message = format!("{} answers for {} keys came from a vision worker", answers.len(), self.keys.len());
+            return Err(Error::new(ErrorKind::Internal, "CONTRACT_BROKEN", message));
+        }
+        Ok(self.places.iter().copied().zip(answers))
+    }
 }
 
 fn client(worker: &Worker) -> EmbeddingStoreClient<Channel> {
     EmbeddingStoreClient::new(worker.channel.clone())
 }
 
-fn answer<T>(worker: &Worker, response: Result<tonic::Response<T>, tonic::Status>) -> Result<T> {
-    match response {
-        Ok(response) => Ok(response.into_inner()),
-        Err(status) => Err(unreachable("vision", &worker.url, status.into())),
-    }
+fn nobody() -> Error {
+    Error::new(ErrorKind::Unavailable, "POOL_EMPTY", "there is no vision worker")
 }

@@ -1,0 +1,86 @@
+//! One worker of a pool, as calls and tasks hold it.
+
+use std::fmt::{Debug, Display};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tessera_api::Result;
+use tessera_rpc::client;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+/// What tells the two pools apart.
+pub(super) trait Kind: Debug + Send + Sync + Sized + 'static {
+    /// How the pool is called.
+    const POOL: &'static str;
+    /// What a worker says of itself.
+    type Description: Clone + Debug + Send + Sync;
+    /// What all workers of a pool must have in common.
+    type Model: Clone + Debug + Display + PartialEq + Send + Sync;
+    /// What the gateway remembers of a worker in order to give out work.
+    type Notes: Debug + Default + Send + Sync;
+
+    /// What the worker runs.
+    fn model(description: &Self::Description) -> Self::Model;
+    /// The worker's version.
+    fn version(description: &Self::Description) -> &str;
+}
+
+/// A worker that is listed, whatever its state.
+#[derive(Debug)]
+pub(super) struct Member<K: Kind> {
+    pub(super) url: Arc<str>,
+    /// Connects when it is first used, and again when it is lost.
+    pub(super) channel: Channel,
+    pub(super) notes: K::Notes,
+    /// Calls that it has from this gateway.
+    in_flight: AtomicUsize,
+    /// Asks its task to try it now instead of later.
+    pub(super) poke: Notify,
+    /// Asks its task to ask again what it is.
+    pub(super) doubt: Notify,
+    /// It is listed no more.
+    pub(super) gone: CancellationToken,
+}
+
+/// A call that a worker has; it is over when this is dropped.
+#[derive(Debug)]
+pub(super) struct InFlight<K: Kind>(pub(super) Arc<Member<K>>);
+
+impl<K: Kind> Member<K> {
+    /// Makes a worker of which only the URL is known.
+    ///
+    /// # Errors
+    /// When the URL is none.
+    pub(super) fn new(url: Arc<str>) -> Result<Arc<Self>> {
+        let channel = client::channel(&url)?;
+        let (poke, doubt, gone) = (Notify::new(), Notify::new(), CancellationToken::new());
+        Ok(Arc::new(Self {
+            url,
+            channel,
+            notes: K::Notes::default(),
+            in_flight: AtomicUsize::new(0),
+            poke,
+            doubt,
+            gone,
+        }))
+    }
+
+    /// Counts a call until it is over.
+    pub(super) fn call(self: &Arc<Self>) -> InFlight<K> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    /// How many calls it has from this gateway.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+impl<K: Kind> Drop for InFlight<K> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
