@@ -1,5 +1,5 @@
 //! The CUDA kernels that the model computes with, three times over: their source (`cuda/`), how each is launched
-//! ([`launch`]), and the same functions in plain Rust ([`reference`]), which is what tests hold the source to and what
+//! ([`launch`]), and the same functions in plain Rust ([`mod@reference`]), which is what tests hold the source to and what
 //! the model computes with where it has no GPU.
 //!
 //! Nothing here knows candle or a CUDA driver. `README.md` beside this crate lists every kernel with its parameters.

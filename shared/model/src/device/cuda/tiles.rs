@@ -7,7 +7,7 @@ use super::Gpu;
 use crate::ModelError;
 
 /// The widths of heads that the library's kernel is built for.
-const WIDTHS: [usize; 2] = [64, 128];
+const WIDTHS: [usize; 3] = [64, 96, 128];
 
 impl Gpu {
     /// Lets every row of a tile attend to every other of it, in 16 bits. Narrower heads than the library's kernel is built for
