@@ -15,6 +15,7 @@ use crate::encoding::Encoding;
 use crate::prepare::{Prepared, Preparer, image_plan};
 use crate::sample::Stops;
 use crate::telling::{Telling, Told};
+use crate::tenant::Tenant;
 use crate::upstream::Upstream;
 
 /// How long after the deadline the language worker may still say what there was by then.
@@ -35,6 +36,7 @@ const FIELDS: [(&str, &str); 9] = [
 /// A request that was prepared.
 pub(crate) struct Answer {
     pub(crate) request_id: String,
+    pub(crate) tenant: Arc<Tenant>,
     pub(crate) received: Instant,
     pub(crate) deadline: Deadline,
     pub(crate) upstream: Arc<Upstream>,
@@ -65,10 +67,10 @@ impl Answer {
     }
 
     async fn generate(self, events: &mpsc::Sender<Result<Event>>) -> Result<()> {
-        let Self { request_id, received, deadline, upstream, preparer, prepared, continuations } = self;
-        let asked = sequence(request_id.clone(), &prepared, preparer.salt.clone());
+        let Self { request_id, tenant, received, deadline, upstream, preparer, prepared, continuations } = self;
+        let asked = sequence(request_id.clone(), &prepared, tenant.salt.clone());
         let Prepared { prompt, images, generation, settings, .. } = prepared;
-        let plans: Vec<ImagePlan> = images.iter().map(image_plan).collect();
+        let plans: Vec<ImagePlan> = images.iter().map(|image| image_plan(image.key, &image.plan)).collect();
         let told = Told {
             prompter: &preparer.prompter,
             received,

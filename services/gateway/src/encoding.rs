@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
+use tessera_anyres::Plan;
 use tessera_api::gateway::Timings;
 use tessera_api::language::ImageReference;
-use tessera_api::vision::Encoded;
+use tessera_api::vision::{EncodeRequest, Encoded};
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_rpc::Deadline;
 
@@ -49,7 +50,7 @@ impl<'a> Encoding<'a> {
         prepare: Duration,
     ) -> Self {
         let image = |prepared: PreparedImage| {
-            let is_stored = prepared.file.is_none();
+            let is_stored = prepared.request.is_none();
             Image { prepared, store: String::new(), is_stored, is_counted: is_stored }
         };
         let images: Vec<Image> = images.into_iter().map(image).collect();
@@ -129,7 +130,7 @@ impl<'a> Encoding<'a> {
         }
         let mut handles = Vec::new();
         for index in lacks {
-            match self.images[index].prepared.file {
+            match self.images[index].prepared.request {
                 Some(_) => self.encode(index),
                 None => handles.push(self.images[index].prepared.key),
             }
@@ -153,7 +154,8 @@ impl<'a> Encoding<'a> {
 
     fn encode(&self, index: usize) {
         let (upstream, image, deadline) = (self.upstream, self.images[index].prepared.clone(), self.deadline);
-        self.running.push(async move { (index, encode(upstream, image, deadline).await) }.boxed());
+        let PreparedImage { field, request: Some(request), plan, .. } = image else { return };
+        self.running.push(async move { (index, encode(upstream, &field, request, &plan, deadline).await) }.boxed());
     }
 
     fn note(&mut self, index: usize, encoded: &Encoded) {
@@ -181,11 +183,16 @@ impl Image {
 }
 
 /// Has the file of one image encoded; an error names its field in the request.
-pub(crate) async fn encode(upstream: &Upstream, image: PreparedImage, deadline: Deadline) -> Result<Encoded> {
-    let PreparedImage { field, file, key, plan } = image;
-    let encoded = upstream.encode(file.unwrap_or_default(), key, deadline).await.map_err(|mut error| {
+pub(crate) async fn encode(
+    upstream: &Upstream,
+    field: &str,
+    request: EncodeRequest,
+    plan: &Plan,
+    deadline: Deadline,
+) -> Result<Encoded> {
+    let encoded = upstream.encode(request, deadline).await.map_err(|mut error| {
         for violation in error.fields.iter_mut().filter(|violation| violation.field == "image") {
-            violation.field.clone_from(&field);
+            field.clone_into(&mut violation.field);
             error.message = format!("{field}: {}", violation.description);
         }
         error

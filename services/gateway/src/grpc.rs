@@ -24,6 +24,7 @@ use crate::defaults;
 use crate::encode::Encodes;
 use crate::prepare::{Pools, Preparer};
 use crate::settings::LimitSettings;
+use crate::tenant::{Tenant, Tenants};
 use crate::upstream::Upstream;
 
 /// Events that may wait for a slow reader.
@@ -35,6 +36,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// What the service answers with.
 #[derive(Debug)]
 pub(crate) struct Handler {
+    pub(crate) tenants: Arc<Tenants>,
     pub(crate) preparer: Arc<Preparer>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) encodes: Encodes,
@@ -52,9 +54,10 @@ impl Handler {
     }
 
     /// Admits and prepares a request, so that what is wrong with it is said before any stream starts.
-    async fn prepare(&self, request: GenerateRequest, deadline: Deadline) -> Result<Answer> {
+    async fn prepare(&self, tenant: Arc<Tenant>, request: GenerateRequest, deadline: Deadline) -> Result<Answer> {
         let received = Instant::now();
         let request_id = request_id(&request)?;
+        tracing::debug!(request_id, tenant = tenant.name, "a request is being prepared");
         let deadline = deadline.within(self.limits.time);
         let fingerprint = async {
             // Without images nothing depends on the vision pool, which may then be down.
@@ -64,14 +67,14 @@ impl Handler {
         let stored =
             async { if handles.is_empty() { Ok(Vec::new()) } else { self.upstream.stat(&handles, deadline).await } };
         let (fingerprint, context, stored) = tokio::try_join!(fingerprint, self.upstream.context(deadline), stored)?;
-        let preparer = self.preparer.clone();
+        let (preparer, of) = (self.preparer.clone(), tenant.clone());
         let pools = Pools { fingerprint, context, stored };
-        let preparing = self.tasks.spawn_blocking(move || preparer.prepare(request, &pools));
+        let preparing = self.tasks.spawn_blocking(move || preparer.prepare(&of, request, &pools));
         let preparing = async { preparing.await.map_err(|_| crashed())? };
         let prepared = deadline.bound("the request was being prepared", preparing).await?;
         let (upstream, preparer) = (self.upstream.clone(), self.preparer.clone());
         let continuations = self.limits.continuations;
-        Ok(Answer { request_id, received, deadline, upstream, preparer, prepared, continuations })
+        Ok(Answer { request_id, tenant, received, deadline, upstream, preparer, prepared, continuations })
     }
 }
 
@@ -111,8 +114,9 @@ impl Gateway for Handler {
         request: Request<proto::GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let deadline = Deadline::of(request.metadata());
+        let tenant = self.tenants.of(request.metadata())?;
         let permit = self.admit()?;
-        let answer = self.prepare(GenerateRequest::try_from(request.into_inner())?, deadline).await?;
+        let answer = self.prepare(tenant, GenerateRequest::try_from(request.into_inner())?, deadline).await?;
         let (sender, events) = mpsc::channel(EVENTS);
         self.tasks.spawn(async move {
             let _in_progress = permit;
@@ -125,10 +129,11 @@ impl Gateway for Handler {
 
     async fn encode(&self, request: Request<proto::EncodeRequest>) -> Result<Response<Self::EncodeStream>, Status> {
         let deadline = Deadline::of(request.metadata()).within(self.limits.time);
+        let tenant = self.tenants.of(request.metadata())?;
         let permit = self.admit()?;
         let request = EncodeRequest::try_from(request.into_inner())?;
         let representation = request.rows;
-        let encoded = self.encodes.encode(request, deadline).await?;
+        let encoded = self.encodes.encode(&tenant, request, deadline).await?;
         let rows = self.rows(encoded.image.key, representation, deadline).await?;
         let parts = stream::iter([Ok(Part::Encoded(encoded.into()))]).chain(rows).map(move |part| {
             let _in_progress = &permit;
@@ -144,16 +149,18 @@ impl Gateway for Handler {
         request: Request<Streaming<proto::EncodeBatchRequest>>,
     ) -> Result<Response<Self::EncodeBatchStream>, Status> {
         let deadline = Deadline::of(request.metadata());
+        let tenant = self.tenants.of(request.metadata())?;
         let permit = self.admit()?;
         let mut requests = request.into_inner();
         let Some(first) = requests.message().await? else { return Ok(Response::new(stream::empty().boxed())) };
         let first = BatchRequest::from(first);
         let in_order = first.in_order;
         let requests = stream::iter([Ok(first)]).chain(requests.map(|request| Ok(request?.into())));
-        let answers = self.encodes.clone().batch(requests, in_order, self.limits.batch, deadline).map(move |answer| {
-            let _in_progress = &permit;
-            Ok(answer?.into())
-        });
+        let answers =
+            self.encodes.clone().batch(tenant, requests, in_order, self.limits.batch, deadline).map(move |answer| {
+                let _in_progress = &permit;
+                Ok(answer?.into())
+            });
         Ok(Response::new(answers.boxed()))
     }
 }

@@ -3,7 +3,7 @@
 //! `grpc` speaks the contract, `prepare` turns a conversation into a prompt and image keys with the settings in force
 //! (`defaults`), `encode` keeps images for later, `answer` runs both legs: `encoding`, and a sequence, after which
 //! `continuations` has another one go on when its worker is lost; `telling` makes the client's events of them (one `sample` or
-//! more, whose tokens become text). `upstream` knows the two pools.
+//! more, whose tokens become text). `tenant` says whose a request is, `upstream` knows the two pools.
 
 mod answer;
 mod continuations;
@@ -16,10 +16,12 @@ mod sample;
 mod service;
 mod settings;
 mod telling;
+mod tenant;
 mod upstream;
 
 pub use service::{BuildError, build};
 pub use settings::{LimitSettings, Settings};
+pub use tenant::{NamedTenants, TenantSettings};
 pub use upstream::settings::{
     DiscoverySettings, EncodeSettings, HealthSettings, Hedge, ParseHedgeError, RetrySettings,
 };

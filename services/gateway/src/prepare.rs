@@ -4,6 +4,7 @@ use bytes::Bytes;
 use tessera_anyres::{Geometry, Plan};
 use tessera_api::embedding::KeyStatus;
 use tessera_api::gateway::{self, GenerateRequest, ImagePlan, ImageSource};
+use tessera_api::vision::EncodeRequest;
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_checkpoint::{Checkpoint, GenerationDefaults};
 use tessera_embedding::{EncoderFingerprint, ImageKey};
@@ -12,6 +13,7 @@ use tessera_prompt::{Message, Part, Prompt, PromptError, Prompter, Role};
 
 use crate::defaults::{self, Generation, Lengths, Room};
 use crate::settings::{LimitSettings, Settings};
+use crate::tenant::Tenant;
 
 /// What preparing needs of the checkpoint and the settings.
 #[derive(Debug)]
@@ -21,8 +23,6 @@ pub(crate) struct Preparer {
     generation: GenerationDefaults,
     image: ImageSettings,
     limits: LimitSettings,
-    /// Part of every key.
-    pub(crate) salt: Bytes,
 }
 
 /// What the pools of this moment say.
@@ -52,10 +52,10 @@ pub(crate) struct Prepared {
 pub(crate) struct PreparedImage {
     /// Its path in the request.
     pub(crate) field: String,
-    /// Nothing where a handle stands for it.
-    pub(crate) file: Option<Bytes>,
     pub(crate) key: ImageKey,
     pub(crate) plan: Plan,
+    /// What has it encoded; nothing where a handle stands for it.
+    pub(crate) request: Option<EncodeRequest>,
 }
 
 impl Preparer {
@@ -70,7 +70,6 @@ impl Preparer {
             generation: checkpoint.generation.clone(),
             image: settings.image,
             limits: settings.limits.clone(),
-            salt: Bytes::copy_from_slice(settings.tenant_salt.expose().as_bytes()),
         })
     }
 
@@ -78,7 +77,7 @@ impl Preparer {
     ///
     /// # Errors
     /// `Invalid`, with the path of the field that is at fault; `NotFound` for a handle of which nothing is stored.
-    pub(crate) fn prepare(&self, request: GenerateRequest, pools: &Pools) -> Result<Prepared> {
+    pub(crate) fn prepare(&self, tenant: &Tenant, request: GenerateRequest, pools: &Pools) -> Result<Prepared> {
         let GenerateRequest { messages, settings, .. } = request;
         let generation = defaults::generation(&settings, &self.generation)?;
         let (messages, sources) = split(messages);
@@ -91,7 +90,10 @@ impl Preparer {
             Some(encoder) => sources
                 .into_iter()
                 .map(|(field, source)| match source {
-                    ImageSource::File(file) => self.image(field, file, encoder),
+                    ImageSource::File(file) => {
+                        let (request, plan) = self.file(tenant, &field, file, encoder)?;
+                        Ok(PreparedImage { field, key: request.key, plan, request: Some(request) })
+                    }
                     ImageSource::Stored(key) => self.stored(field, key, encoder, &pools.stored),
                 })
                 .collect(),
@@ -112,12 +114,18 @@ impl Preparer {
     ///
     /// # Errors
     /// `Invalid` for what is no image that can be used.
-    pub(crate) fn image(&self, field: String, file: Bytes, encoder: &EncoderFingerprint) -> Result<PreparedImage> {
+    pub(crate) fn file(
+        &self,
+        tenant: &Tenant,
+        field: &str,
+        file: Bytes,
+        encoder: &EncoderFingerprint,
+    ) -> Result<(EncodeRequest, Plan)> {
         let probe = tessera_image::probe(&file, &self.image.limits())
-            .map_err(|error| Error::field(error.reason(), field.clone(), error.to_string()))?;
+            .map_err(|error| Error::field(error.reason(), field, error.to_string()))?;
         let plan = self.geometry.plan(probe.size_for(self.image.source));
-        let key = ImageKey::of(&self.salt, encoder, &file);
-        Ok(PreparedImage { field, file: Some(file), key, plan })
+        let key = ImageKey::of(&tenant.salt, encoder, &file);
+        Ok((EncodeRequest { image: file, key, tenant_salt: tenant.salt.clone() }, plan))
     }
 
     /// Looks a handle up in what the vision pool says is stored.
@@ -140,18 +148,18 @@ impl Preparer {
             let error = Error::new(ErrorKind::Precondition, "ENCODER_MISMATCH", message);
             return Err(error.with("key", key).with("encoder", image.encoder));
         }
-        Ok(PreparedImage { field, file: None, key, plan: self.geometry.plan(image.image_size) })
+        Ok(PreparedImage { field, key, plan: self.geometry.plan(image.image_size), request: None })
     }
 }
 
 /// How the image was, or would be, cut.
-pub(crate) fn image_plan(image: &PreparedImage) -> ImagePlan {
+pub(crate) fn image_plan(key: ImageKey, plan: &Plan) -> ImagePlan {
     ImagePlan {
-        key: image.key,
-        image_size: image.plan.image,
-        grid: image.plan.grid,
-        tiles: image.plan.tile_count(),
-        image_tokens: image.plan.image_tokens(),
+        key,
+        image_size: plan.image,
+        grid: plan.grid,
+        tiles: plan.tile_count(),
+        image_tokens: plan.image_tokens(),
     }
 }
 

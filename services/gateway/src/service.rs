@@ -11,6 +11,7 @@ use crate::encode::Encodes;
 use crate::grpc::{Handler, store};
 use crate::prepare::Preparer;
 use crate::settings::Settings;
+use crate::tenant::Tenants;
 use crate::upstream::Upstream;
 
 /// Why the gateway could not start.
@@ -46,8 +47,8 @@ pub async fn build(settings: Settings) -> Result<Service, BuildError> {
         Ok::<_, BuildError>((checkpoint, preparer))
     });
     let (checkpoint, preparer) = reading.await.map_err(|_| BuildError::Interrupted)??;
-    let (token, salt) = (checkpoint.model.image_token_id, preparer.salt.clone());
-    let upstream = Arc::new(Upstream::start(&settings, token, salt, &tasks)?);
+    let upstream = Arc::new(Upstream::start(&settings, checkpoint.model.image_token_id, &tasks)?);
+    let tenants = Arc::new(Tenants::new(&settings));
     let preparer = Arc::new(preparer);
     let encodes = Encodes {
         preparer: preparer.clone(),
@@ -57,10 +58,11 @@ pub async fn build(settings: Settings) -> Result<Service, BuildError> {
     };
     let store = store::Handler {
         encodes: encodes.clone(),
-        salt: preparer.salt.clone(),
+        tenants: Arc::clone(&tenants),
         max_bytes: settings.limits.request.as_usize(),
     };
     let handler = Handler {
+        tenants,
         preparer,
         upstream,
         encodes,

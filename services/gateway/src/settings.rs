@@ -10,6 +10,7 @@ use tessera_image::ImageSettings;
 use tessera_rpc::ServerSettings;
 use tessera_telemetry::LogSettings;
 
+use crate::tenant::NamedTenants;
 use crate::upstream::Entry;
 use crate::upstream::settings::{DiscoverySettings, EncodeSettings, HealthSettings, RetrySettings};
 
@@ -39,6 +40,8 @@ pub struct Settings {
     pub image: ImageSettings,
     /// Part of every image key: gateways with different salts never share an image, whatever they store it in.
     pub tenant_salt: Secret,
+    /// Tenants that are told apart, by name.
+    pub tenants: NamedTenants,
     /// Bounds of requests.
     pub limits: LimitSettings,
     /// Bounds of the server.
@@ -81,6 +84,7 @@ impl Default for Settings {
             retry: RetrySettings::default(),
             image: ImageSettings::default(),
             tenant_salt: Secret::default(),
+            tenants: NamedTenants::new(),
             limits: LimitSettings::default(),
             server: ServerSettings::default(),
             log: LogSettings::default(),

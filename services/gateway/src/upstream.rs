@@ -24,9 +24,8 @@ mod wire;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tessera_api::language::GenerateRequest;
-use tessera_api::vision::Encoded;
+use tessera_api::vision::{EncodeRequest, Encoded};
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_embedding::{EncoderFingerprint, ImageKey};
 use tessera_rpc::{Deadline, Tasks};
@@ -49,11 +48,11 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     /// Makes the pools of these settings, and observes their workers until the gateway takes no more work.
-    /// `image_token_id` is that of the gateway's own checkpoint, `salt` a part of every key.
+    /// `image_token_id` is that of the gateway's own checkpoint.
     ///
     /// # Errors
     /// Names the entry that stands for no worker.
-    pub(crate) fn start(settings: &Settings, image_token_id: u32, salt: Bytes, tasks: &Tasks) -> Result<Self> {
+    pub(crate) fn start(settings: &Settings, image_token_id: u32, tasks: &Tasks) -> Result<Self> {
         let Settings { discovery, health, retry, encode, .. } = settings.clone();
         let entries = |key: &'static str, listed: &[String]| {
             let entry = |text: &String| text.parse::<Entry>().map_err(|error| listed_wrong(key, &error));
@@ -61,7 +60,7 @@ impl Upstream {
             Ok::<_, Error>(Discovery::new(key, entries, discovery.members, System::default()))
         };
         let (visions, languages) = (entries("vision", &settings.vision)?, entries("language", &settings.language)?);
-        let vision = Arc::new(VisionPool::new(health.clone(), retry.clone(), encode, salt));
+        let vision = Arc::new(VisionPool::new(health.clone(), retry.clone(), encode));
         let language = Arc::new(LanguagePool::new(health, retry, Arc::clone(&vision)));
         let wire = Arc::new(Wire { image_token_id });
         vision.pool.start(visions, discovery.refresh, &wire, tasks);
@@ -98,8 +97,8 @@ impl Upstream {
     ///
     /// # Errors
     /// The worker's.
-    pub(crate) async fn encode(&self, image: Bytes, key: ImageKey, deadline: Deadline) -> Result<Encoded> {
-        self.vision.encode(image, key, deadline).await
+    pub(crate) async fn encode(&self, request: EncodeRequest, deadline: Deadline) -> Result<Encoded> {
+        self.vision.encode(request, deadline).await
     }
 
     /// Starts a sequence on the language worker that has to compute least before it.

@@ -1,6 +1,7 @@
 //! The `EmbeddingStore` service of the whole vision pool.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -12,13 +13,13 @@ use tessera_rpc::Deadline;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::encode::Encodes;
+use crate::tenant::Tenants;
 
 /// What the service answers with.
 #[derive(Debug)]
 pub(crate) struct Handler {
     pub(crate) encodes: Encodes,
-    /// Part of the keys of whoever asks here.
-    pub(crate) salt: Bytes,
+    pub(crate) tenants: Arc<Tenants>,
     /// Largest upload, and largest image file by which something is deleted.
     pub(crate) max_bytes: usize,
 }
@@ -60,10 +61,11 @@ impl EmbeddingStore for Handler {
         request: Request<Streaming<proto::PutRequest>>,
     ) -> Result<Response<proto::PutResponse>, Status> {
         let deadline = Deadline::of(request.metadata()).within(self.encodes.time);
+        let tenant = self.tenants.of(request.metadata())?;
         let reading = read_upload(request.into_inner(), self.max_bytes);
         let mut upload = deadline.bound("an upload was being read", reading).await?;
         check_salt("header.tenant_salt", &upload.tenant_salt)?;
-        upload.tenant_salt = self.salt.clone();
+        upload.tenant_salt = tenant.salt.clone();
         Ok(Response::new(self.encodes.upstream.put(upload, deadline).await?.into()))
     }
 
@@ -84,11 +86,12 @@ impl EmbeddingStore for Handler {
 
     async fn delete(&self, request: Request<proto::DeleteRequest>) -> Result<Response<proto::DeleteResponse>, Status> {
         let deadline = Deadline::of(request.metadata()).within(self.encodes.time);
+        let tenant = self.tenants.of(request.metadata())?;
         let request = match DeleteRequest::try_from(request.into_inner())? {
-            DeleteRequest::Image(image) => DeleteRequest::Keys(vec![self.encodes.key(image, deadline).await?]),
+            DeleteRequest::Image(image) => DeleteRequest::Keys(vec![self.encodes.key(&tenant, image, deadline).await?]),
             DeleteRequest::Tenant { salt } => {
                 check_salt("tenant.salt", &salt)?;
-                DeleteRequest::Tenant { salt: self.salt.clone() }
+                DeleteRequest::Tenant { salt: tenant.salt.clone() }
             }
             keys => keys,
         };

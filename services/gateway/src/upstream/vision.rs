@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use futures::future::try_join_all;
 use tessera_api::Result;
 use tessera_api::proto::vision::v1::vision_worker_client::VisionWorkerClient;
@@ -37,8 +36,6 @@ pub(super) struct VisionPool {
     patience: Patience,
     /// Images that somebody here is concerned with now.
     concerns: Mutex<HashMap<ImageKey, Concern>>,
-    /// Part of every key.
-    salt: Bytes,
 }
 
 /// An image that somebody is concerned with.
@@ -48,8 +45,8 @@ struct Concern {
     encoding: usize,
     /// Sequences that may still need it.
     holding: usize,
-    /// What it is encoded from; nothing where a handle stands for it.
-    file: Option<Bytes>,
+    /// What it is encoded by; nothing where a handle stands for it.
+    request: Option<EncodeRequest>,
 }
 
 /// An image that is being encoded for as long as this lives.
@@ -81,15 +78,14 @@ impl Kind for Vision {
 }
 
 impl VisionPool {
-    /// Makes a pool of nobody, for keys with this salt.
-    pub(super) fn new(health: HealthSettings, retry: RetrySettings, encode: EncodeSettings, salt: Bytes) -> Self {
+    /// Makes a pool of nobody.
+    pub(super) fn new(health: HealthSettings, retry: RetrySettings, encode: EncodeSettings) -> Self {
         Self {
             pool: Pool::new(health),
             places: Places::new(),
             budget: Budget::new(retry),
             patience: Patience::new(encode),
             concerns: Mutex::default(),
-            salt,
         }
     }
 
@@ -115,11 +111,10 @@ impl VisionPool {
     ///
     /// # Errors
     /// The worker's.
-    pub(super) async fn encode(&self, image: Bytes, key: ImageKey, deadline: Deadline) -> Result<Encoded> {
-        let _under_way = self.begin(key, &image);
+    pub(super) async fn encode(&self, request: EncodeRequest, deadline: Deadline) -> Result<Encoded> {
+        let (key, _under_way) = (request.key, self.begin(&request));
         let members = self.pool.members(deadline).await?;
         let order = self.order(&members, &key);
-        let request = EncodeRequest { image, key, tenant_salt: self.salt.clone() };
         let ask = |member: &Arc<Member<Vision>>, turn| {
             // Of two who are both at it, the one who is done first has it.
             if turn != Turn::Hedge {
@@ -178,11 +173,11 @@ impl VisionPool {
         Held { pool: Arc::clone(self), keys }
     }
 
-    fn begin(&self, key: ImageKey, file: &Bytes) -> UnderWay<'_> {
+    fn begin(&self, request: &EncodeRequest) -> UnderWay<'_> {
         let mut concerns = self.concerns();
-        let concern = concerns.entry(key).or_default();
-        (concern.encoding, concern.file) = (concern.encoding + 1, Some(file.clone()));
-        UnderWay { pool: self, key }
+        let concern = concerns.entry(request.key).or_default();
+        (concern.encoding, concern.request) = (concern.encoding + 1, Some(request.clone()));
+        UnderWay { pool: self, key: request.key }
     }
 
     /// Ends a concern, and forgets the image when it was the last one.
@@ -207,11 +202,11 @@ impl Held {
     /// # Errors
     /// Of an image that cannot be encoded.
     pub(super) async fn encode_again(&self, deadline: Deadline) -> Result<bool> {
-        let known = |key: &ImageKey| Some((*key, self.pool.concerns().get(key)?.file.clone()?));
-        let files: Vec<(ImageKey, Bytes)> = self.keys.iter().filter_map(known).collect();
-        let encoding = files.iter().map(|(key, file)| self.pool.encode(file.clone(), *key, deadline));
-        try_join_all(encoding).await?;
-        Ok(!files.is_empty())
+        let known = |key: &ImageKey| self.pool.concerns().get(key)?.request.clone();
+        let requests: Vec<EncodeRequest> = self.keys.iter().filter_map(known).collect();
+        let is_any = !requests.is_empty();
+        try_join_all(requests.into_iter().map(|request| self.pool.encode(request, deadline))).await?;
+        Ok(is_any)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where images go in a pool of scripted workers, with paused time.
 
+use bytes::Bytes;
 use tessera_api::{Error, ErrorKind};
 use tessera_rpc::Tasks;
 
@@ -24,8 +25,7 @@ impl Probe<Vision> for Alike {
 
 /// A pool of so many, all of whom take work, and the tasks that observe them.
 async fn pool(count: usize) -> (Arc<VisionPool>, Tasks) {
-    let pool =
-        VisionPool::new(HealthSettings::default(), RetrySettings::default(), EncodeSettings::default(), Bytes::new());
+    let pool = VisionPool::new(HealthSettings::default(), RetrySettings::default(), EncodeSettings::default());
     let entries = (0..count).map(|index| format!("http://vision-{index}:1").parse().unwrap()).collect();
     let discovery = Discovery::new("vision", entries, 100, System::default());
     let tasks = Tasks::default();
@@ -36,6 +36,10 @@ async fn pool(count: usize) -> (Arc<VisionPool>, Tasks) {
 
 fn key(number: u64) -> ImageKey {
     ImageKey::of(b"", &EncoderFingerprint::of(&[]), &number.to_le_bytes())
+}
+
+fn request(number: u64) -> EncodeRequest {
+    EncodeRequest { image: Bytes::from_static(b"file"), key: key(number), tenant_salt: Bytes::new() }
 }
 
 fn urls(members: &[Arc<Member<Vision>>]) -> Vec<Arc<str>> {
@@ -85,7 +89,7 @@ async fn the_images_of_a_lost_worker_go_to_the_next_and_are_looked_for_there() {
 async fn an_image_that_is_being_encoded_is_where_it_is_being_encoded() {
     let (pool, _tasks) = pool(5).await;
     let elsewhere = Arc::clone(&pool.candidates(&pool.pool.available(), &key(1))[2].url);
-    let under_way = pool.begin(key(1), &Bytes::from_static(b"file"));
+    let under_way = pool.begin(&request(1));
     pool.places.note(key(1), &elsewhere);
     tokio::time::sleep(std::time::Duration::from_secs(60)).await;
     assert_eq!(pool.store_of(&key(1)), Some(elsewhere));
@@ -97,8 +101,8 @@ async fn an_image_that_is_being_encoded_is_where_it_is_being_encoded() {
 async fn files_are_kept_for_as_long_as_somebody_is_concerned() {
     let (pool, _tasks) = pool(1).await;
     let held = [pool.hold(vec![key(1), key(2)]), pool.hold(vec![key(1)])];
-    drop(pool.begin(key(1), &Bytes::from_static(b"file")));
-    let kept = |number| pool.concerns().get(&key(number)).is_some_and(|concern| concern.file.is_some());
+    drop(pool.begin(&request(1)));
+    let kept = |number| pool.concerns().get(&key(number)).is_some_and(|concern| concern.request.is_some());
     assert!(kept(1) && !kept(2), "a handle stands for the second one");
     let [one, other] = held;
     drop(one);
@@ -109,7 +113,6 @@ async fn files_are_kept_for_as_long_as_somebody_is_concerned() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_named_where_nobody_is() {
-    let pool =
-        VisionPool::new(HealthSettings::default(), RetrySettings::default(), EncodeSettings::default(), Bytes::new());
+    let pool = VisionPool::new(HealthSettings::default(), RetrySettings::default(), EncodeSettings::default());
     assert_eq!((pool.store_of(&key(1)), pool.last_store_of(&key(1))), (None, None));
 }
