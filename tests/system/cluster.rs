@@ -199,7 +199,7 @@ impl Cluster {
     /// What the language worker can hold.
     pub(crate) async fn describe_language(&self) -> language::Description {
         let mut client = LanguageWorkerClient::new(self.language.channel());
-        client.describe(language_proto::DescribeRequest {}).await.unwrap().into_inner().into()
+        client.describe(language_proto::DescribeRequest {}).await.unwrap().into_inner().try_into().unwrap()
     }
 
     /// Starts a sequence that holds the language worker's whole KV cache: it waits for an image that nobody encodes.

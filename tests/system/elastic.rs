@@ -15,13 +15,13 @@ use tessera_api::proto::vision::v1::DescribeRequest;
 use tessera_embedding::ImageKey;
 use tessera_image::Resizer;
 use tessera_rpc::Tasks;
-use tessera_testkit::{CASES, picture};
+use tessera_testkit::{CASES, family_dir, picture};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, assert_reference, by_handles};
-use crate::cluster::{Cluster, limited};
+use crate::cluster::{Cluster, limited, sequence};
 use crate::conversation::request;
 use crate::running::Running;
 
@@ -131,6 +131,45 @@ fn a_worker_of_another_model_is_kept_out() {
             assert!(has(&workers[0], key).await || has(&workers[1], key).await);
         }
         assert_eq!(busy(&odd_vision).await, 0);
+    });
+}
+
+/// A copy of a checkpoint in which one weight of the decoder is another.
+fn altered(family: &str, folder: &Path) {
+    let files = fs::read_dir(family_dir(family)).unwrap().map(Result::unwrap);
+    for file in files.filter(|entry| entry.file_type().unwrap().is_file()) {
+        let mut bytes = fs::read(file.path()).unwrap();
+        if file.file_name() == "model.safetensors" {
+            let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            let (header, data) = bytes.split_at_mut(8 + length);
+            let header: serde_json::Value = serde_json::from_slice(&header[8..]).unwrap();
+            let (_, norm) =
+                header.as_object().unwrap().iter().find(|(name, _)| name.ends_with("model.norm.weight")).unwrap();
+            data[norm["data_offsets"][0].as_u64().unwrap() as usize] ^= 1;
+        }
+        fs::write(folder.join(file.file_name()), bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_language_worker_whose_weights_are_others_is_kept_out_and_refuses_what_is_not_meant_for_it() {
+    limited(async {
+        let folder = tempfile::tempdir().unwrap();
+        altered("mistral", folder.path());
+        let workers = [Cluster::of("mistral").await, Cluster::of("mistral").await];
+        let odd = Cluster::start_in(folder.path().to_owned(), |_| {}).await;
+        let (theirs, ours) = (odd.describe_language().await, workers[0].describe_language().await);
+        assert_eq!((theirs.vocabulary, theirs.image_token_id), (ours.vocabulary, ours.image_token_id));
+        let languages = [&odd, &workers[0], &workers[1]].map(|worker| worker.language.url());
+        let front = front(vec![workers[0].vision.url()], languages.into()).await;
+        for _ in 0..4 {
+            ask_everything(&front).await;
+        }
+        let mut meant = sequence(vec![1, 2, 3], 4);
+        meant.decoder = Some(ours.fingerprint);
+        assert_eq!(workers[1].continue_tokens(meant.clone()).await.unwrap().len(), 4);
+        let error = odd.continue_tokens(meant).await.unwrap_err();
+        assert_eq!((error.kind, error.reason.as_ref()), (ErrorKind::Precondition, "DECODER_MISMATCH"), "{error:?}");
     });
 }
 

@@ -16,6 +16,7 @@ use tessera_api::proto::language::v1 as proto;
 use tessera_api::proto::language::v1::language_worker_server::{LanguageWorker, LanguageWorkerServer};
 use tessera_api::{Error, ErrorKind};
 use tessera_checkpoint::Checkpoint;
+use tessera_embedding::DecoderFingerprint;
 use tessera_prompt::Prompter;
 use tessera_rpc::Tasks;
 use tessera_testkit::family_dir;
@@ -129,8 +130,13 @@ impl LanguageWorker for Fake {
 
     async fn describe(&self, _: Request<proto::DescribeRequest>) -> Result<Response<proto::DescribeResponse>, Status> {
         let image_token_id = Checkpoint::open(&family_dir("mistral")).unwrap().model.image_token_id;
-        let description =
-            language::Description { max_positions: 4096, vocabulary: 640, image_token_id, version: "fake".into() };
+        let description = language::Description {
+            max_positions: 4096,
+            vocabulary: 640,
+            image_token_id,
+            version: "fake".into(),
+            fingerprint: DecoderFingerprint::of(&[]),
+        };
         Ok(Response::new(description.into()))
     }
 }

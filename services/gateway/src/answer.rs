@@ -88,11 +88,17 @@ impl Answer {
         let encoding = Encoding::start(&upstream, images, deadline, prepare);
         let continuations = Continuations::new(continuations);
         let mut running = Running { upstream: &upstream, deadline, encoding, continuations };
+        let mut decoder = None;
         loop {
+            if telling.tokens() == 0 {
+                // Any model may begin, the same one must go on.
+                decoder = upstream.decoder();
+            }
             let request = GenerateRequest {
                 images: running.encoding.references(&prompt.images),
                 begun: telling.begin(),
                 prompt_logprobs: asked.prompt_logprobs.filter(|_| !telling.has_told_prompt()),
+                decoder,
                 ..asked.clone()
             };
             let Some(failed) = running.follow(request, &mut telling).await? else { return Ok(()) };

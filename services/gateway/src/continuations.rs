@@ -35,7 +35,7 @@ pub(crate) struct Next {
 /// What a sequence failed of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
-    /// Its worker is lost, or shuts down.
+    /// Its worker is lost, shuts down, or runs another model now.
     Worker,
     /// Its worker's model or device.
     Model,
@@ -106,7 +106,7 @@ fn cause(error: &Error) -> Cause {
     match (error.kind, error.reason.as_ref()) {
         (_, "EMBEDDING_NOT_FOUND" | "ENCODE_ABANDONED" | "FEATURES_CORRUPT") => Cause::Features,
         (ErrorKind::Unavailable, _) if names_store => Cause::Features,
-        (ErrorKind::Unavailable | ErrorKind::Cancelled, _) => Cause::Worker,
+        (ErrorKind::Unavailable | ErrorKind::Cancelled, _) | (_, "DECODER_MISMATCH") => Cause::Worker,
         (ErrorKind::Exhausted, _) => Cause::Queue,
         (ErrorKind::Internal, reason) if reason == "MODEL_FAILED" || reason.starts_with("DEVICE") => Cause::Model,
         _ => Cause::Request,
@@ -160,6 +160,7 @@ mod tests {
             (error(ErrorKind::Unavailable, "UNREACHABLE"), Cause::Worker),
             (error(ErrorKind::Unavailable, "STREAM_BROKEN"), Cause::Worker),
             (error(ErrorKind::Unavailable, "HANDED_OVER"), Cause::Worker),
+            (error(ErrorKind::Precondition, "DECODER_MISMATCH"), Cause::Worker),
             (Error::draining(), Cause::Worker),
             (error(ErrorKind::Internal, "MODEL_FAILED"), Cause::Model),
             (error(ErrorKind::Internal, "DEVICE_LOST"), Cause::Model),

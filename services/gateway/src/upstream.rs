@@ -27,7 +27,7 @@ use std::sync::Arc;
 use tessera_api::language::GenerateRequest;
 use tessera_api::vision::{EncodeRequest, Encoded};
 use tessera_api::{Error, ErrorKind, Result};
-use tessera_embedding::{EncoderFingerprint, ImageKey};
+use tessera_embedding::{DecoderFingerprint, EncoderFingerprint, ImageKey};
 use tessera_rpc::{Deadline, Tasks};
 use tonic::Status;
 
@@ -75,6 +75,11 @@ impl Upstream {
     pub(crate) async fn fingerprint(&self, deadline: Deadline) -> Result<EncoderFingerprint> {
         self.vision.pool.members(deadline).await?;
         self.vision.pool.model().ok_or_else(|| nobody("vision"))
+    }
+
+    /// What decides the scores of the language pool's workers, once one of them said so.
+    pub(crate) fn decoder(&self) -> Option<DecoderFingerprint> {
+        self.languages.pool.model()
     }
 
     /// Returns the longest sequence that every worker of the language pool takes.

@@ -6,10 +6,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use tessera_api::Error;
 use tessera_api::language::{Description, GenerateRequest};
 use tessera_api::proto::language::v1 as proto;
 use tessera_api::proto::language::v1::language_worker_server::{LanguageWorker, LanguageWorkerServer};
+use tessera_api::{Error, ErrorKind};
 use tessera_rpc::Deadline;
 use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::IntervalStream;
@@ -48,6 +48,18 @@ impl Handler {
     pub(crate) fn into_service(self) -> LanguageWorkerServer<Self> {
         LanguageWorkerServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES)
     }
+
+    /// Refuses a sequence that another model is meant for: this worker may have come back with another one.
+    fn check_decoder(&self, request: &GenerateRequest) -> Result<(), Error> {
+        let ours = self.description.fingerprint;
+        match request.decoder {
+            Some(theirs) if theirs != ours => {
+                let message = format!("this worker's model is {ours}, the sequence is one of {theirs}");
+                Err(Error::new(ErrorKind::Precondition, "DECODER_MISMATCH", message).with("decoder", ours))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -64,6 +76,7 @@ impl LanguageWorker for Handler {
         }
         let deadline = Deadline::of(request.metadata());
         let request = GenerateRequest::try_from(request.into_inner())?;
+        self.check_decoder(&request)?;
         self.features.check(&request.images)?;
         let form = self.forms.matchers(&request, deadline).await?;
         let events = ReceiverStream::new(self.engine.admit(request, form, deadline).await?);

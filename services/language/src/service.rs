@@ -6,6 +6,7 @@ use std::time::Duration;
 use tessera_api::language::Description;
 use tessera_checkpoint::{Checkpoint, CheckpointError};
 use tessera_config::MemoryBudget;
+use tessera_embedding::DecoderFingerprint;
 use tessera_model::{LanguageModel, LoadOptions, ModelError, Progress};
 use tessera_rpc::{Server, ServerError, Service, Tasks};
 use tokio_util::sync::CancellationToken;
@@ -73,6 +74,7 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
         vocabulary: limits.vocabulary,
         image_token_id: checkpoint.model.image_token_id,
         version: env!("CARGO_PKG_VERSION").into(),
+        fingerprint: DecoderFingerprint::of(&[&model.fingerprint()]),
     };
     let geometry = checkpoint.geometry();
     let columns = checkpoint.model.feature_channels();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tessera_anyres::ImageSize;
-use tessera_embedding::ImageKey;
+use tessera_embedding::{DecoderFingerprint, ImageKey};
 
 pub use constraint::Constraint;
 pub use sampling::{BeamSearch, Choice, Draw, EarlyStopping, Generator, Sampling};
@@ -49,6 +49,8 @@ pub struct GenerateRequest {
     pub prompt_logprobs: Option<usize>,
     /// Sequences of different salts share no blocks.
     pub salt: Bytes,
+    /// What must decide the scores, if that matters.
+    pub decoder: Option<DecoderFingerprint>,
 }
 
 /// A sample that is continued.
@@ -150,6 +152,8 @@ pub struct Description {
     pub image_token_id: u32,
     /// Version of the worker.
     pub version: String,
+    /// What decides its scores.
+    pub fingerprint: DecoderFingerprint,
 }
 
 /// How busy a language worker is.
@@ -186,6 +190,7 @@ impl GenerateRequest {
             logprobs: None,
             prompt_logprobs: None,
             salt: Bytes::new(),
+            decoder: None,
         }
     }
 }

@@ -12,6 +12,8 @@ const IMAGE_CONTEXT: &str = "tessera 2026 image key v1";
 const UPLOAD_CONTEXT: &str = "tessera 2026 upload key v1";
 /// Context of the encoder fingerprint.
 const ENCODER_CONTEXT: &str = "tessera 2026 encoder fingerprint v1";
+/// Context of the decoder fingerprint.
+const DECODER_CONTEXT: &str = "tessera 2026 decoder fingerprint v1";
 /// Context of the tenant's name in what is stored.
 const TENANT_CONTEXT: &str = "tessera 2026 tenant v1";
 
@@ -89,6 +91,10 @@ digest!(
     EncoderFingerprint
 );
 digest!(
+    /// Identity of everything that turns a prompt into scores: weights, configuration, arithmetic.
+    DecoderFingerprint
+);
+digest!(
     /// Whose an artifact is, without the secret that a tenant's keys are made with.
     TenantId
 );
@@ -118,6 +124,13 @@ impl EncoderFingerprint {
     /// Returns the fingerprint of an encoder from everything that decides its features, in a fixed order.
     pub fn of(parts: &[&[u8]]) -> Self {
         Self(derive(ENCODER_CONTEXT, parts))
+    }
+}
+
+impl DecoderFingerprint {
+    /// Returns the fingerprint of a decoder from everything that decides its scores, in a fixed order.
+    pub fn of(parts: &[&[u8]]) -> Self {
+        Self(derive(DECODER_CONTEXT, parts))
     }
 }
 

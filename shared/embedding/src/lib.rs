@@ -10,5 +10,5 @@ pub use artifact::format::{ArtifactFile, ArtifactHeader, HEADER_LIMIT};
 pub use artifact::{Artifact, ArtifactError, Origin, Provenance, Rows};
 pub use eight::EightBit;
 pub use features::ImageFeatures;
-pub use key::{EncoderFingerprint, HexError, ImageKey, KeyError, TenantId};
+pub use key::{DecoderFingerprint, EncoderFingerprint, HexError, ImageKey, KeyError, TenantId};
 pub use wait::{Abandoned, Busy, WaitError};

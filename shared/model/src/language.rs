@@ -9,10 +9,11 @@ mod split;
 
 use std::{ops::Range, sync::Arc};
 
+use blake3::Hasher;
 use rayon::prelude::*;
 use tessera_anyres::Plan;
-use tessera_checkpoint::{Checkpoint, TextConfig};
-use tessera_tensor::HostTensor;
+use tessera_checkpoint::{Checkpoint, ModelConfig, TextConfig};
+use tessera_tensor::{DType, HostTensor};
 
 pub use batch::{Chunk, Input, Logits, StepLogits};
 pub(crate) use decode::Programs;
@@ -43,6 +44,7 @@ pub struct LanguageModel {
     head: Linear,
     /// What its pools are told by.
     mark: Arc<()>,
+    fingerprint: [u8; 32],
 }
 
 /// The layers of one device.
@@ -67,6 +69,7 @@ impl LanguageModel {
         let tied = model.tie_word_embeddings;
         let weights =
             Weights::open(dir, first, options.progress, |name| names::of_language(name, config.layers, tied))?;
+        let fingerprint = fingerprint(&weights, model, first.compute());
         let layers = deal_out(&weights, &config, &devices)?;
         let embeddings = weights.linear_tensor(names::EMBEDDINGS, config.vocab_size, config.hidden_size)?;
         let projector = Projector::load(&weights, model)?;
@@ -80,13 +83,20 @@ impl LanguageModel {
             Linear::load(&weights, names::HEAD, config.hidden_size, config.vocab_size, Bias::Without)?
         };
         devices.iter().try_for_each(Device::finish_loading)?;
-        Ok(Self { config, embeddings, projector, parts, norm, head, mark: Arc::new(()) })
+        Ok(Self { config, embeddings, projector, parts, norm, head, mark: Arc::new(()), fingerprint })
     }
 
     /// Returns what the devices that it runs on are called, as `cpu` or `cuda:0 (NVIDIA H200), cuda:1 (NVIDIA H200)`.
     #[must_use]
     pub fn device_name(&self) -> String {
         self.parts.iter().map(|part| part.device.name()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Returns what identifies the scores that this model gives: its configuration, the type that it computes in, and of every
+    /// tensor its name, type, shape and a sample of its bytes.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
     }
 
     /// Returns the configuration of the decoder.
@@ -214,6 +224,27 @@ impl Part {
         let blocks = layers.clone().map(|layer| Block::load(weights, config, layer)).collect::<Result<_, _>>()?;
         Ok(Self { device, layers, blocks, rope })
     }
+}
+
+/// Identifies what these weights compute; see [`LanguageModel::fingerprint`].
+fn fingerprint(weights: &Weights<'_>, model: &ModelConfig, compute: DType) -> [u8; 32] {
+    let text = &model.text;
+    let mut hasher = Hasher::new_derive_key("tessera 2026-11 language model fingerprint");
+    weights.hash_samples(&mut hasher);
+    let sizes = [text.vocab_size, text.hidden_size, text.intermediate_size, text.layers, text.heads, text.kv_heads];
+    let window = [text.sliding_window.unwrap_or(0), text.head_dim];
+    for number in sizes.into_iter().chain(window) {
+        hasher.update(&(number as u64).to_le_bytes());
+    }
+    for number in [text.rms_norm_eps, text.rope_theta] {
+        hasher.update(&number.to_le_bytes());
+    }
+    let switches = [text.qkv_bias, model.projector_bias, model.tie_word_embeddings, text.sliding_window.is_some()];
+    hasher.update(&switches.map(u8::from)).update(&model.image_token_id.to_le_bytes());
+    for name in [text.family.name(), model.projector_activation.name(), compute.name()] {
+        hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
+    }
+    *hasher.finalize().as_bytes()
 }
 
 /// Deals the layers out to the devices and makes sure that each has memory for what it gets.

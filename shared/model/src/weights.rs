@@ -15,6 +15,10 @@ use tessera_tensor::DType;
 use crate::{ModelError, Progress, device::Device, layers::Matrix};
 use file::{Stored, WeightFile};
 
+/// Pieces of a large tensor that a sample of it has, and the bytes of one.
+const SAMPLES: usize = 16;
+const SAMPLE_BYTES: usize = 4096;
+
 /// The tensors of a checkpoint that one model needs.
 ///
 /// Files are memory-mapped: what is not asked for is not read, and shards that hold nothing needed are not even opened.
@@ -140,6 +144,23 @@ impl<'a> Weights<'a> {
 
     /// Hashes all wanted tensors whose normalised name begins with `prefix`, in the order of their names.
     pub(crate) fn hash(&self, hasher: &mut Hasher, prefix: &str) {
+        self.hash_by(hasher, prefix, |hasher, bytes| {
+            hasher.update_rayon(bytes);
+        });
+    }
+
+    /// Hashes the names, types and shapes of all wanted tensors and a sample of each one's bytes, which tells checkpoints apart
+    /// without reading all of one.
+    pub(crate) fn hash_samples(&self, hasher: &mut Hasher) {
+        self.hash_by(hasher, "", |hasher, bytes| {
+            let stride = bytes.len().div_ceil(SAMPLES).max(SAMPLE_BYTES);
+            for piece in bytes.chunks(stride) {
+                hasher.update(&piece[..piece.len().min(SAMPLE_BYTES)]);
+            }
+        });
+    }
+
+    fn hash_by(&self, hasher: &mut Hasher, prefix: &str, hash: impl Fn(&mut Hasher, &[u8])) {
         for (name, Entry { file, stored }) in self.stored.tensors.iter().filter(|(name, _)| name.starts_with(prefix)) {
             let dtype = format!("{:?}", stored.dtype);
             for text in [name.as_str(), &dtype] {
@@ -149,7 +170,7 @@ impl<'a> Weights<'a> {
             for &side in &stored.shape {
                 hasher.update(&(side as u64).to_le_bytes());
             }
-            hasher.update_rayon(self.stored.files[*file].bytes(stored));
+            hash(hasher, self.stored.files[*file].bytes(stored));
         }
     }
 

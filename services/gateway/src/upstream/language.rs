@@ -1,6 +1,5 @@
 //! The language pool: sequences, and their first events.
 
-use std::fmt;
 use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use tessera_api::language::{Description, Event, GenerateRequest};
 use tessera_api::proto::language::v1 as proto;
 use tessera_api::proto::language::v1::language_worker_client::LanguageWorkerClient;
 use tessera_api::{Error, ErrorKind, Result};
-use tessera_embedding::ImageKey;
+use tessera_embedding::{DecoderFingerprint, ImageKey};
 use tessera_rpc::Deadline;
 use tokio::sync::watch;
 use tonic::Streaming;
@@ -33,13 +32,6 @@ const RESTARTS: usize = 4;
 /// Language workers.
 #[derive(Debug)]
 pub(super) struct Language;
-
-/// What language workers of one pool have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Model {
-    pub(super) image_token_id: u32,
-    pub(super) vocabulary: usize,
-}
 
 /// The language pool.
 #[derive(Debug)]
@@ -86,21 +78,15 @@ struct Opening {
 impl Kind for Language {
     const POOL: &'static str = "language";
     type Description = Description;
-    type Model = Model;
+    type Model = DecoderFingerprint;
     type Notes = Sequences;
 
-    fn model(description: &Description) -> Model {
-        Model { image_token_id: description.image_token_id, vocabulary: description.vocabulary }
+    fn model(description: &Description) -> DecoderFingerprint {
+        description.fingerprint
     }
 
     fn version(description: &Description) -> &str {
         &description.version
-    }
-}
-
-impl fmt::Display for Model {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "image token {}, vocabulary {}", self.image_token_id, self.vocabulary)
     }
 }
 

@@ -198,7 +198,7 @@ impl<K: Kind> Pool<K> {
                     return named(member, error);
                 }
                 self.answered(member);
-                if error.reason == "KEY_MISMATCH" {
+                if matches!(error.reason.as_ref(), "KEY_MISMATCH" | "DECODER_MISMATCH") {
                     self.doubt(member);
                 }
                 error

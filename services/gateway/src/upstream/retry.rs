@@ -73,7 +73,7 @@ impl Budget {
 
 /// Whether another worker may do what this one did not.
 pub(super) fn is_worth_a_retry(error: &Error) -> bool {
-    matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Exhausted)
+    matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Exhausted) || error.reason == "DECODER_MISMATCH"
 }
 
 /// Asks workers in this order: the first; the next when one fails in a way that another may not, or when it takes

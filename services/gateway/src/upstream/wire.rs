@@ -49,7 +49,7 @@ impl Probe<Language> for Wire {
         let mut client = LanguageWorkerClient::new(member.channel.clone());
         let described = client.describe(language_proto::DescribeRequest {}).await;
         let description = described.map_err(|status| role::<Language>(failure(status)))?.into_inner();
-        let description = language::Description::from(description);
+        let description = language::Description::try_from(description)?;
         let (theirs, ours) = (description.image_token_id, self.image_token_id);
         if theirs != ours {
             let message = format!("{} runs another model: its image token is {theirs}, ours {ours}", member.url);

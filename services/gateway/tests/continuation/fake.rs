@@ -9,6 +9,7 @@ use tessera_api::language::{Description, Event, FinishReason, Finished, Generate
 use tessera_api::proto::language::v1 as proto;
 use tessera_api::proto::language::v1::language_worker_server::{LanguageWorker, LanguageWorkerServer};
 use tessera_api::{Error, ErrorKind};
+use tessera_embedding::DecoderFingerprint;
 use tessera_rpc::Tasks;
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
@@ -168,8 +169,13 @@ impl LanguageWorker for Fake {
     }
 
     async fn describe(&self, _: Request<proto::DescribeRequest>) -> Result<Response<proto::DescribeResponse>, Status> {
-        let description =
-            Description { max_positions: 4096, vocabulary: 640, image_token_id: 586, version: "0".into() };
+        let description = Description {
+            max_positions: 4096,
+            vocabulary: 640,
+            image_token_id: 586,
+            version: "0".into(),
+            fingerprint: DecoderFingerprint::of(&[]),
+        };
         Ok(Response::new(description.into()))
     }
 }

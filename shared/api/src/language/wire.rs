@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use tessera_embedding::{DecoderFingerprint, KeyError};
+
 use super::{
     Begun, Description, Event, FinishReason, Finished, GenerateRequest, ImageReference, Load, Logprobs, MAX_LOGPROBS,
     MAX_SAMPLES, Timings,
@@ -67,8 +69,14 @@ impl TryFrom<proto::GenerateRequest> for GenerateRequest {
             logprobs: logprobs("logprobs", request.logprobs)?,
             prompt_logprobs: logprobs("prompt_logprobs", request.prompt_logprobs)?,
             salt: request.salt,
+            decoder: if request.fingerprint.is_empty() { None } else { Some(fingerprint(&request.fingerprint)?) },
         })
     }
+}
+
+fn fingerprint(bytes: &[u8]) -> Result<DecoderFingerprint> {
+    let wrong = |error: KeyError| Error::field("FINGERPRINT_INVALID", "fingerprint", error.to_string());
+    DecoderFingerprint::try_from(bytes).map_err(wrong)
 }
 
 /// Samples that are continued: each once, in order, and none longer than it may become.
@@ -141,6 +149,7 @@ impl From<GenerateRequest> for proto::GenerateRequest {
             logprobs: request.logprobs.map(count),
             prompt_logprobs: request.prompt_logprobs.map(count),
             salt: request.salt,
+            fingerprint: request.decoder.map(|decoder| decoder.as_bytes().to_vec().into()).unwrap_or_default(),
         }
     }
 }
@@ -240,18 +249,22 @@ impl From<Description> for proto::DescribeResponse {
             vocabulary: count(description.vocabulary),
             image_token_id: description.image_token_id,
             version: description.version,
+            fingerprint: description.fingerprint.as_bytes().to_vec().into(),
         }
     }
 }
 
-impl From<proto::DescribeResponse> for Description {
-    fn from(response: proto::DescribeResponse) -> Self {
-        Self {
+impl TryFrom<proto::DescribeResponse> for Description {
+    type Error = Error;
+
+    fn try_from(response: proto::DescribeResponse) -> Result<Self> {
+        Ok(Self {
             max_positions: response.max_positions as usize,
             vocabulary: response.vocabulary as usize,
             image_token_id: response.image_token_id,
             version: response.version,
-        }
+            fingerprint: fingerprint(&response.fingerprint)?,
+        })
     }
 }
 

@@ -332,3 +332,30 @@ fn wrong_inputs_are_refused_with_their_numbers() {
     let message = loaded.vision.pack(&short, &image.plan).unwrap_err().to_string();
     assert_eq!(message, "encoded tiles have shape [3, 64], expected is [64, channels]");
 }
+
+#[test]
+fn language_models_are_told_apart_by_weights_and_configuration() {
+    let whole = Checkpoint::open(&family_dir("mistral")).unwrap();
+    let of = |checkpoint: &Checkpoint| LanguageModel::load(checkpoint, &LoadOptions::default()).unwrap().fingerprint();
+    let mut copy = Copy::of("mistral");
+    copy.write();
+    assert_eq!(of(&open(&copy)), of(&whole));
+
+    let mut fingerprints = vec![of(&whole)];
+    let name = copy.tensors.keys().find(|name| name.ends_with("layers.1.mlp.down_proj.weight")).unwrap().clone();
+    *copy.tensors.get_mut(&name).unwrap().data.last_mut().unwrap() ^= 1;
+    copy.write();
+    fingerprints.push(of(&open(&copy)));
+    let mut change = |change: fn(&mut Checkpoint)| {
+        let mut checkpoint = Checkpoint::open(&family_dir("mistral")).unwrap();
+        change(&mut checkpoint);
+        fingerprints.push(of(&checkpoint));
+    };
+    change(|checkpoint| checkpoint.model.text.rms_norm_eps *= 2.0);
+    change(|checkpoint| checkpoint.model.text.rope_theta *= 2.0);
+    change(|checkpoint| checkpoint.model.text.sliding_window = Some(7));
+    let count = fingerprints.len();
+    fingerprints.sort_unstable();
+    fingerprints.dedup();
+    assert_eq!(fingerprints.len(), count);
+}
