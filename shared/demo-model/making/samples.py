@@ -15,7 +15,7 @@ from anyres import PER_TILE, TILE, Plan
 from labels import BETWEEN, HEADS, IGNORED, Labels, compare, spell
 from questions import Dialogue, Turn
 
-PICTURES = {"scene": 36, "text": 26, "chart": 11, "table": 7, "texture": 2, "pair": 17, "none": 1}
+PICTURES = {"scene": 36, "text": 44, "chart": 11, "table": 7, "texture": 2, "pair": 17, "none": 1}
 # What the tower learns from alone, beside tiles full of letters: scenes with more shapes.
 DENSE = {"scene": 30, "text": 40, "chart": 15, "table": 15}
 # Tiles that are cut from one sheet of letters.
@@ -32,12 +32,12 @@ SCENE = {
     "second turn": 1.6,
     "cannot tell": 1,
 }
-TEXT = {"describe": 1, "yes or no": 0.6, "second turn": 0.8, "cannot tell": 0.7, "read word": 5, "read number": 1.4}
+TEXT = {"describe": 1, "yes or no": 0.6, "second turn": 0.8, "cannot tell": 0.7, "read word": 7, "read number": 1.4}
 KINDS = {
     "scene": (SCENE, 16),
     "pair": ({"describe": 1}, 2),
     "texture": ({"describe": 1, "cannot tell": 1}, 3),
-    "text": (TEXT, 6),
+    "text": (TEXT, 7),
     "chart": ({"describe": 1, "chart": 4, "yes or no": 0.7, "second turn": 1.5, "cannot tell": 1}, 7),
     "table": ({"describe": 1, "table": 4, "yes or no": 0.5, "second turn": 2, "cannot tell": 1}, 7),
 }
