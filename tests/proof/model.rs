@@ -3,13 +3,15 @@
 
 use tessera_anyres::ImageSize;
 use tessera_checkpoint::Checkpoint;
-use tessera_model::{BLOCK_POSITIONS, Chunk, Input, LanguageModel, LoadOptions, Logits, ModelError, VisionModel};
+use tessera_model::{
+    BLOCK_POSITIONS, Chunk, Input, KvPool, LanguageModel, LoadOptions, Logits, ModelError, VisionModel,
+};
 use tessera_tensor::HostTensor;
 
 use super::decoder::Decoder;
 use super::report::{Report, milliseconds};
 use super::weights::Random;
-use super::{Task, agreement, options};
+use super::{Task, agreement, options, phases};
 
 /// The names under which the table looks for them.
 pub(crate) const DECODE_ONE: &str = "decode, 1 sequence";
@@ -17,6 +19,9 @@ pub(crate) const DECODE_ONE_SHORT: &str = "decode, 1 sequence, nothing behind it
 pub(crate) const DECODE_ONE_HEADLESS: &str = "decode, 1 sequence, no scores";
 pub(crate) const DECODE_MANY: &str = "decode, many sequences";
 pub(crate) const DECODE_MANY_SHORT: &str = "decode, many sequences, nothing behind them";
+pub(crate) const DECODE_MANY_DRAWN: &str = "decode, many sequences, drawn";
+pub(crate) const DECODE_MANY_TOP: &str = "decode, many sequences, drawn by the largest scores";
+pub(crate) const DECODE_MANY_SCORES: &str = "decode, many sequences, all scores";
 pub(crate) const PREFILL: &str = "prefill of a picture and its question";
 pub(crate) const PREFILL_HALF: &str = "prefill of half as many rows";
 pub(crate) const PROJECT: &str = "projector and newlines of the picture";
@@ -24,6 +29,10 @@ pub(crate) const TOWER_FEW: &str = "tower, tiles of one picture";
 pub(crate) const TOWER_MANY: &str = "tower, many tiles";
 /// Rows of the question behind the picture.
 pub(crate) const QUESTION: usize = 64;
+
+/// What a sequence wants of its scores that draws from all tokens, or with a top-p.
+const DRAWN: Logits = Logits::Draw { temperature: 1.0, number: 0.5 };
+const TOP: Logits = Logits::Top { temperature: Some(1.0) };
 
 /// Decode steps that are measured in a row.
 pub(crate) const STEPS: usize = 100;
@@ -66,26 +75,38 @@ fn language(
     report.figure(DECODE_ONE_HEADLESS, "ms", times.iter().map(|time| time / STEPS as f64).collect());
     drop(decoder);
     let room = size.batch_context + 2 * STEPS;
-    decode(&model, size.batch, room, size.batch_context, [DECODE_MANY_SHORT, DECODE_MANY], report)
+    let mut decoder = decode(&model, size.batch, room, size.batch_context, [DECODE_MANY_SHORT, DECODE_MANY], report)?;
+    // At the same place as those that only want the likeliest, so that they differ in nothing else.
+    for (name, logits) in [(DECODE_MANY_DRAWN, DRAWN), (DECODE_MANY_TOP, TOP), (DECODE_MANY_SCORES, Logits::Last)] {
+        decoder.back_to(size.batch_context);
+        let times = milliseconds(STEPS / 10, STEPS, || decoder.step(logits).unwrap());
+        report.figure(name, "ms", times);
+    }
+    Ok(())
 }
 
 /// Steps that decode greedily, each behind the token that the last one chose: first behind one block, then behind `context`
 /// positions.
-fn decode(
-    model: &LanguageModel,
+fn decode<'a>(
+    model: &'a LanguageModel,
     sequences: usize,
     room: usize,
     context: usize,
     [short, long]: [&str; 2],
     report: &mut Report,
-) -> Result<(), ModelError> {
+) -> Result<Decoder<'a>, ModelError> {
     let mut decoder = Decoder::new(model, sequences, room)?;
     for (name, length) in [(short, BLOCK_POSITIONS), (long, context)] {
         decoder.fill(length)?;
         let times = milliseconds(STEPS / 10, STEPS, || decoder.step(Logits::Likeliest).unwrap());
         report.figure(name, "ms", times);
     }
-    Ok(())
+    phases::report(long, report, || {
+        let times = decoder.timed_step(Logits::Likeliest)?;
+        decoder.back();
+        Ok(times)
+    })?;
+    Ok(decoder)
 }
 
 /// The rows of one picture and a question in one step, to the first token.
@@ -105,12 +126,16 @@ fn prefill(task: &Task, checkpoint: &Checkpoint, model: &LanguageModel, report: 
         let blocks = (rows + QUESTION).div_ceil(BLOCK_POSITIONS);
         let mut pool = model.new_pool(blocks)?;
         let table: Vec<u32> = (0..).take(blocks).collect();
-        let times = milliseconds(3, size.runs, || {
+        let step = |pool: &mut KvPool| {
             let inputs = vec![Input::Image { embedding: &embedding, rows: 0..rows }, Input::Tokens(&question)];
             let chunk = Chunk { blocks: &table, start: 0, inputs, logits: Logits::Likeliest };
-            model.forward(&mut pool, &[chunk]).unwrap();
-        });
+            model.forward(pool, &[chunk])
+        };
+        let times = milliseconds(3, size.runs, || drop(step(&mut pool).unwrap()));
         report.figure(name, "ms", times);
+        if name == PREFILL {
+            phases::report(name, report, || Ok(pool.time_phases(step)?.1))?;
+        }
     }
     Ok(())
 }

@@ -2,12 +2,14 @@
 
 mod agreement;
 mod ceilings;
+mod choice;
 mod decoder;
 #[path = "../system/first_token.rs"]
 mod first_token;
 mod kernels;
 mod model;
 mod parity;
+mod phases;
 mod pictures;
 mod profile;
 #[path = "../system/reference.rs"]
@@ -36,7 +38,7 @@ PART  what it does; each writes DIR/PART.json
   device      loads something on the device, or says why it cannot
   kernels     runs the cases of shared/kernels' tests: these say whether the results are right
   parity      the tiny checkpoints against the reference, in f32, f16 and bf16
-  shapes      a decoder and a tower of real widths against the CPU's, whole against row by row
+  shapes      a decoder and a tower of real widths against the CPU's, whole against row by row, what is found in scores
   ceilings    what the device copies and multiplies at best
   checkpoint  makes the checkpoint --model, of random weights and real shape
   model       how long the models of --model take

@@ -10,7 +10,7 @@ use tessera_tensor::{DType, Devices};
 use super::agreement::pixels;
 use super::report::Report;
 use super::weights::{self, Random};
-use super::{Task, options};
+use super::{Task, choice, options};
 
 /// Positions of the prompt: several blocks and splits, and no multiple of either.
 const PROMPT: usize = 301;
@@ -41,6 +41,9 @@ pub(crate) fn run(task: &Task, report: &mut Report) -> Result<(), String> {
             of(&task.device, compute)? == found,
             "to the bit".into(),
         );
+        let holds = choice::holds(folder.path(), &options(&task.device, compute)).map_err(|error| error.to_string())?;
+        let what = format!("likeliest, largest and drawn of the device and of the host, {compute}");
+        report.check(&what, holds, "to the bit".into());
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use super::report::{Check, Figure, Report};
-use super::{Task, ceilings, model, pictures, services};
+use super::{Task, ceilings, model, phases, pictures, services};
 
 /// The parts that must have a result, in the order of the page.
 const PARTS: [&str; 8] = ["device", "kernels", "parity", "shapes", "ceilings", "model", "services", "pictures"];
@@ -51,6 +51,7 @@ pub(crate) fn write(task: &Task) -> Result<bool, String> {
     let theirs: Vec<&Figure> = theirs.iter().collect();
     write_times(&mut page, task, &ours, &theirs);
     write_shares(&mut page, &ours);
+    write_phases(&mut page, &ours);
     write_checks(&mut page, &checks);
     if let Ok(profile) = fs::read_to_string(task.results.join("profile.txt")) {
         writeln!(page, "\n## Kernels\n\n```\n{}\n```", profile.trim_end()).unwrap();
@@ -175,10 +176,35 @@ fn write_shares(page: &mut String, ours: &[&Figure]) {
     );
     line("decode of many: behind one block only", of(model::DECODE_MANY_SHORT));
     line("decode of many: what the positions behind them add", less(model::DECODE_MANY, model::DECODE_MANY_SHORT));
+    line("decode of many: what drawing adds", less(model::DECODE_MANY_DRAWN, model::DECODE_MANY));
+    line(
+        "decode of many: what the largest scores add, which top-k, top-p and min-p take",
+        less(model::DECODE_MANY_TOP, model::DECODE_MANY),
+    );
+    line("decode of many: what all scores would add", less(model::DECODE_MANY_SCORES, model::DECODE_MANY));
     line("prefill: half of the picture", of(model::PREFILL_HALF));
     line("prefill: the projector, which is not in the prefill's time", of(model::PROJECT));
     let rest = || Some(of(services::FIRST)? - of(model::PREFILL)? - of(model::PROJECT)? - of(model::TOWER_FEW)?);
     line("first token: all but tower, projector and prefill (pictures, wire, scheduler)", rest());
+}
+
+/// Where the time goes by the device's clock.
+fn write_phases(page: &mut String, ours: &[&Figure]) {
+    page.push_str(
+        "\nBy events on the device, in milliseconds, of steps that are given to it piece by piece (else decode steps are replayed from a \
+         recording, so these are longer where the device waits for the CPU):\n\n",
+    );
+    let columns =
+        [("decode of 1", model::DECODE_ONE), ("decode of many", model::DECODE_MANY), ("prefill", model::PREFILL)];
+    writeln!(page, "| | {} |\n|{}", columns.map(|(title, _)| title).join(" | "), " --- |".repeat(1 + columns.len()))
+        .unwrap();
+    for (index, (_, phase)) in phases::figures("").enumerate() {
+        let cell = |(_, what): (&str, &str)| {
+            let found = phases::figures(what).nth(index).and_then(|(name, _)| median(ours, &name));
+            found.map_or("not measured".into(), |found| format!("{found:.3}"))
+        };
+        writeln!(page, "| {phase} | {} |", columns.map(cell).join(" | ")).unwrap();
+    }
 }
 
 fn write_checks(page: &mut String, checks: &[&Check]) {

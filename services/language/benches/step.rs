@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tessera_api::language::{Choice, Draw, GenerateRequest, Generator, Sampling};
 use tessera_embedding::{ImageFeatures, ImageKey};
+use tessera_kernels::TopScores;
 use tessera_language::engine::{
     BlockId, Command, Engine, Events, Limits, ModelRunner, RunError, Scores, Sequence, SequenceId, Slice,
 };
@@ -44,8 +45,12 @@ impl Scores for Same {
         &self.0
     }
 
-    fn likeliest(&self, _: usize) -> Option<u32> {
+    fn token(&self, _: usize) -> Option<u32> {
         Some(LIKELIEST)
+    }
+
+    fn top(&self, _: usize) -> Option<&TopScores> {
+        None
     }
 }
 
@@ -64,6 +69,10 @@ impl ModelRunner for Idle {
 
     fn run(&mut self, _: &[Slice<'_>]) -> Result<Same, RunError> {
         Ok(Same(self.0.clone()))
+    }
+
+    fn scores(&mut self, _: usize) -> Result<Vec<f32>, RunError> {
+        Ok(self.0.to_vec())
     }
 }
 

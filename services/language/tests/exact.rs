@@ -15,10 +15,13 @@ use tessera_api::language::{
 };
 use tessera_checkpoint::Checkpoint;
 use tessera_embedding::{EncoderFingerprint, ImageFeatures, ImageKey};
-use tessera_language::engine::{CandleRunner, Command, Engine, Events, Limits, Pull, Sequence, SequenceId};
-use tessera_model::{LanguageModel, LoadOptions, VisionModel};
+use tessera_language::engine::{
+    BlockId, CandleRunner, Command, Engine, Events, Limits, ModelRunner, Pull, RunError, Sequence, SequenceId, Slice,
+    Wanted,
+};
+use tessera_model::{LanguageModel, LoadOptions, OnCpu, StepLogits, VisionModel};
 use tessera_rpc::Deadline;
-use tessera_tensor::HostTensor;
+use tessera_tensor::{DType, HostTensor};
 use tessera_testkit::{Golden, family_dir, pixels};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -35,9 +38,13 @@ struct Tiny {
 
 impl Tiny {
     fn load(family: &str) -> Self {
+        Self::with(family, &LoadOptions::default())
+    }
+
+    fn with(family: &str, options: &LoadOptions<'_>) -> Self {
         let checkpoint = Checkpoint::open(&family_dir(family)).unwrap();
         let vision = VisionModel::load(&checkpoint, &LoadOptions::default()).unwrap();
-        let language = Arc::new(LanguageModel::load(&checkpoint, &LoadOptions::default()).unwrap());
+        let language = Arc::new(LanguageModel::load(&checkpoint, options).unwrap());
         let mut tiny = Self { checkpoint, language, prompts: Vec::new(), features: Vec::new() };
         for case in ASKED {
             let golden = Golden::load(family, case);
@@ -87,8 +94,15 @@ impl Tiny {
         Limits { max_positions, vocabulary, blocks, running: 8, waiting: 64, step_rows: 512 }
     }
 
+    fn runner(&self, limits: Limits) -> CandleRunner {
+        CandleRunner::new(self.language.clone(), self.checkpoint.geometry(), limits.blocks).unwrap()
+    }
+
     fn engine(&self, limits: Limits) -> Bench<'_> {
-        let runner = CandleRunner::new(self.language.clone(), self.checkpoint.geometry(), limits.blocks).unwrap();
+        self.engine_over(self.runner(limits), limits)
+    }
+
+    fn engine_over<R: ModelRunner>(&self, runner: R, limits: Limits) -> Bench<'_, R> {
         let pulls = Arc::<Mutex<Vec<Pull>>>::default();
         let pulled = pulls.clone();
         let engine = Engine::new(runner, limits, Box::new(move |pull| pulled.lock().unwrap().push(pull)));
@@ -108,15 +122,15 @@ fn key(case: &str, index: usize) -> ImageKey {
     ImageKey::of(&[], &EncoderFingerprint::of(&[case.as_bytes()]), &[index as u8])
 }
 
-struct Bench<'t> {
+struct Bench<'t, R = CandleRunner> {
     tiny: &'t Tiny,
-    engine: Engine<CandleRunner>,
+    engine: Engine<R>,
     pulls: Arc<Mutex<Vec<Pull>>>,
     next: u64,
     admission: Arc<Semaphore>,
 }
 
-impl Bench<'_> {
+impl<R: ModelRunner> Bench<'_, R> {
     fn start(&mut self, request: GenerateRequest) -> Events {
         let (sender, events) = mpsc::channel(Sequence::most_events(&request));
         let permit = self.admission.clone().try_acquire_owned().unwrap();
@@ -345,4 +359,99 @@ fn a_second_question_about_an_image_gives_what_a_fresh_one_gives() {
     }
     // Two full blocks of 94 positions, twice.
     assert_eq!(bench.engine.counters().reused_positions, 128);
+}
+
+/// A runner that is asked for all scores where the engine wants less, or for just that; both count.
+struct Watched {
+    inner: CandleRunner,
+    gives_all: bool,
+    /// Rows that gave less than all scores, and how often all of one were asked for behind that.
+    counts: Arc<Mutex<(usize, usize)>>,
+}
+
+impl ModelRunner for Watched {
+    type Scores = StepLogits;
+
+    fn place(&mut self, key: ImageKey, features: &ImageFeatures) -> Result<(), RunError> {
+        self.inner.place(key, features)
+    }
+
+    fn release(&mut self, key: ImageKey) {
+        self.inner.release(key);
+    }
+
+    fn copy(&mut self, from: BlockId, to: BlockId) -> Result<(), RunError> {
+        self.inner.copy(from, to)
+    }
+
+    fn run(&mut self, step: &[Slice<'_>]) -> Result<StepLogits, RunError> {
+        let draws = |slice: &Slice<'_>| matches!(slice.scores, Wanted::Top { .. } | Wanted::Draw { .. });
+        let mut step = step.to_vec();
+        if self.gives_all {
+            step.iter_mut().filter(|slice| draws(slice)).for_each(|slice| slice.scores = Wanted::Last);
+        }
+        self.counts.lock().unwrap().0 += step.iter().filter(|slice| draws(slice)).count();
+        self.inner.run(&step)
+    }
+
+    fn scores(&mut self, slice: usize) -> Result<Vec<f32>, RunError> {
+        self.counts.lock().unwrap().1 += 1;
+        self.inner.scores(slice)
+    }
+}
+
+/// Every way to choose tokens, side by side: what a GPU's program tells of its scores, or all of them.
+#[test]
+fn answers_do_not_depend_on_where_tokens_are_drawn() {
+    let plain = Draw {
+        temperature: 1.2,
+        top_k: None,
+        top_p: 1.0,
+        min_p: 0.0,
+        typical_p: 1.0,
+        seed: 5,
+        generator: Generator::Counter,
+    };
+    let top_k = |count| Draw { top_k: NonZeroUsize::new(count), ..plain };
+    let draws = [
+        plain,
+        top_k(40),
+        top_k(128),
+        top_k(200),
+        Draw { top_p: 0.9, ..plain },
+        Draw { top_p: 0.999, temperature: 8.0, ..plain },
+        Draw { min_p: 0.1, ..plain },
+        Draw { top_p: 0.8, min_p: 0.02, temperature: 0.6, ..top_k(50) },
+        Draw { typical_p: 0.9, ..plain },
+        Draw { generator: Generator::Torch, ..top_k(40) },
+    ];
+    for (family, compute, devices) in [("mistral", DType::F32, 1), ("qwen2", DType::BF16, 1), ("llama3", DType::F16, 2)]
+    {
+        let on_cpu = OnCpu::Dense { devices };
+        let tiny = Tiny::with(family, &LoadOptions { compute, on_cpu, ..LoadOptions::default() });
+        let drawn = draws.iter().enumerate().map(|(index, draw)| GenerateRequest {
+            sampling: Sampling { choice: Choice::Draw(*draw), ..Sampling::GREEDY },
+            samples: NonZeroUsize::new(1 + index % 2).unwrap(),
+            logprobs: None,
+            ..request(&tiny, index, 10, 0, 0)
+        });
+        // Beside likeliest tokens, penalties, log-probabilities and beams.
+        let others = (0..8).map(|index| request(&tiny, index, 10, index % 4, 1 - index as u64 / 4));
+        let requests: Vec<GenerateRequest> = drawn.chain(others).collect();
+        let heard = [false, true].map(|gives_all| {
+            let limits = Limits { running: 40, ..tiny.limits(400) };
+            let counts = Arc::<Mutex<(usize, usize)>>::default();
+            let runner = Watched { inner: tiny.runner(limits), gives_all, counts: counts.clone() };
+            let mut bench = tiny.engine_over(runner, limits);
+            let mut events: Vec<Events> = requests.iter().map(|request| bench.start(request.clone())).collect();
+            bench.run_to_the_end();
+            let (spared, asked_again) = *counts.lock().unwrap();
+            println!("{family} in {compute}: {spared} rows without all scores, {asked_again} asked again");
+            assert_eq!(gives_all, spared == 0);
+            assert!(asked_again * 2 < spared || gives_all, "mostly they suffice");
+            assert_eq!(gives_all, asked_again == 0, "sometimes they do not");
+            events.iter_mut().map(hear).collect::<Vec<_>>()
+        });
+        assert!(heard[0] == heard[1], "{family} in {compute}: {:?}, not {:?}", heard[0], heard[1]);
+    }
 }

@@ -23,6 +23,8 @@ constexpr uint32_t BLOCK_POSITIONS = 32;
 
 __device__ __forceinline__ float negative_infinity() { return __uint_as_float(0xff800000); }
 
+__device__ __forceinline__ bool is_finite(float x) { return (__float_as_uint(x) & 0x7f800000) != 0x7f800000; }
+
 // The bits of a number, in the lower half of a word where it has 16.
 
 __device__ __forceinline__ uint32_t bits_of(float x) { return __float_as_uint(x); }

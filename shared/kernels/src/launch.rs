@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::{
     AttendShape, CopyShape, HEAD_STEP, Kind, MOST_GROUP, MOST_HEAD_DIM, MergeShape, RopeShape, SPLIT_POSITIONS,
-    UnfoldShape,
+    UnfoldShape, powers::LANES,
 };
 
 /// The largest extent.
@@ -24,8 +24,10 @@ const THREADS: usize = 256;
 const ROW_THREADS: usize = 128;
 /// The most threads that a norm's row is given.
 const NORM_THREADS: usize = 512;
-/// Threads that look through the logits of a row; as many as a block can have.
-const ARGMAX_THREADS: usize = 1024;
+/// Threads that look through the scores of a row, as many as a block can have: each adds up a lane of powers.
+const CHOOSE_THREADS: usize = LANES;
+/// The most scores of a row: a lane has a thread for each.
+const MOST_SCORES: usize = CHOOSE_THREADS * LANES;
 /// Numbers of a block of the cache that a thread block copies: 4 packs a thread.
 const COPY_NUMBERS: usize = 4 * PACK * THREADS;
 /// Warps that share the parts of a head; the order in which parts are added up depends on it.
@@ -161,12 +163,16 @@ pub fn paged_merge(kind: Kind, shape: MergeShape) -> Result {
     kernel.launch(kind, [heads, rows, 1], MERGE_WARPS * WARP, shared)
 }
 
-/// Rows of logits.
-pub fn argmax(kind: Kind, rows: usize, vocabulary: usize) -> Result {
-    let kernel = names!("argmax");
-    kernel.extents(&[("rows", rows), ("vocabulary", vocabulary)])?;
-    let threads = warps_for(vocabulary, ARGMAX_THREADS);
-    kernel.launch(kind, [rows, 1, 1], threads, 2 * WARP * size_of::<f32>())
+/// Rows of scores; `stride` numbers of each are kept.
+pub fn choose(kind: Kind, rows: usize, vocabulary: usize, stride: usize) -> Result {
+    let kernel = names!("choose");
+    kernel.extents(&[("rows", rows), ("vocabulary", vocabulary), ("stride", stride)])?;
+    kernel.at_most("vocabulary", vocabulary, MOST_SCORES)?;
+    kernel.at_most("vocabulary", vocabulary, stride)?;
+    // Lanes of powers, whose place is also that of the largest scores and their ids; groups of lanes; what warps tell each
+    // other; and what one thread tells all.
+    let shared = (CHOOSE_THREADS + WARP) * size_of::<f64>() + (2 * WARP + 4) * size_of::<u32>();
+    kernel.launch(kind, [rows, 1, 1], CHOOSE_THREADS, shared)
 }
 
 /// See [`CopyShape`].

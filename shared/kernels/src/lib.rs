@@ -8,13 +8,16 @@ mod activation;
 mod element;
 mod fatbin;
 pub mod launch;
+pub mod powers;
 pub mod reference;
 mod shapes;
+mod wish;
 
 pub use activation::Activation;
 pub use element::{Element, Kind};
 pub use fatbin::fatbin;
 pub use shapes::{AttendShape, CopyShape, MergeShape, RopeShape, UnfoldShape};
+pub use wish::{MOST_EQUAL, TOP, TOP_WORDS, TopScores, Wish};
 
 /// Positions of a block of the KV cache.
 pub const BLOCK_POSITIONS: usize = 32;

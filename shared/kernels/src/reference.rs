@@ -5,12 +5,14 @@
 
 mod attend;
 mod cache;
+mod choose;
 mod norms;
 mod pointwise;
 mod rows;
 
 pub use attend::{Attend, Parts, PartsMut, paged_attend, paged_merge};
 pub use cache::{Angles, RopeCache, copy_blocks, rope_cache};
+pub use choose::{Found, choose};
 pub use norms::{layer_norm, rms_norm};
 pub use pointwise::{bias_act, silu_mul};
-pub use rows::{EmbedTiles, argmax, embed_tiles, gather, unfold};
+pub use rows::{EmbedTiles, embed_tiles, gather, unfold};

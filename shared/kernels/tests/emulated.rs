@@ -10,8 +10,12 @@ mod attend;
 mod cache;
 #[path = "emulated/case.rs"]
 mod case;
+#[path = "emulated/choose.rs"]
+mod choose;
 #[path = "emulated/faults.rs"]
 mod faults;
+#[path = "emulated/gather.rs"]
+mod gather;
 #[path = "emulated/norms.rs"]
 mod norms;
 #[path = "emulated/pointwise.rs"]
@@ -20,7 +24,5 @@ mod pointwise;
 mod program;
 #[path = "emulated/random.rs"]
 mod random;
-#[path = "emulated/rows.rs"]
-mod rows;
 #[path = "emulated/tiles.rs"]
 mod tiles;

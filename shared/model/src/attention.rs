@@ -3,7 +3,7 @@
 mod dense;
 mod rows;
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use candle_core::Tensor;
 use tessera_checkpoint::TextConfig;
@@ -11,8 +11,8 @@ use tessera_checkpoint::TextConfig;
 use crate::{
     ModelError,
     cpu::{self, Pages, Reach},
-    device::{Device, kernels},
-    language::Programs,
+    device::{Device, Phase, Stopwatch, kernels},
+    language::{Kept, Programs},
     rope::Rope,
 };
 use dense::Layer;
@@ -20,7 +20,7 @@ use dense::Layer;
 pub use crate::cpu::BLOCK_POSITIONS;
 pub(crate) use crate::cpu::Span;
 pub(crate) use dense::{Prompts, attends_together};
-pub(crate) use rows::{DenseRows, Extents, Packed, Room};
+pub(crate) use rows::{DenseRows, Extents, Head, Packed, Room};
 
 /// Keys and values of all sequences: a fixed number of blocks of [`BLOCK_POSITIONS`] positions, for all layers.
 ///
@@ -35,6 +35,10 @@ pub struct KvPool {
     copies: Vec<[u32; 2]>,
     /// What was made for decode steps over just this memory.
     pub(crate) programs: Programs,
+    /// Of the last step, the scores of which only the largest were told.
+    pub(crate) kept: Option<Kept>,
+    /// Times the phases of steps, where somebody asks.
+    stopwatch: Option<Stopwatch>,
 }
 
 /// Where keys and values are.
@@ -88,7 +92,8 @@ impl KvPool {
                 Memory::Dense(shares.iter().map(share).collect::<Result<_, ModelError>>()?)
             }
         };
-        Ok(Self { memory, blocks, owner: owner.clone(), copies: Vec::new(), programs: Programs::default() })
+        let (copies, programs) = (Vec::new(), Programs::default());
+        Ok(Self { memory, blocks, owner: owner.clone(), copies, programs, kept: None, stopwatch: None })
     }
 
     /// Returns the number of blocks.
@@ -131,6 +136,42 @@ impl KvPool {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Runs steps and returns how long each of their phases took, all steps together, beside what the steps gave. A GPU times itself: it is
+    /// given every step piece by piece, even if it is recorded, so that a step of few rows takes longer than it would. In the time of a
+    /// phase is what the GPU waits for the CPU meanwhile.
+    ///
+    /// # Errors
+    /// Those of the steps.
+    pub fn time_phases<T>(
+        &mut self,
+        steps: impl FnOnce(&mut Self) -> Result<T, ModelError>,
+    ) -> Result<(T, Vec<(Phase, Duration)>), ModelError> {
+        self.stopwatch = Some(Stopwatch::default());
+        let given = steps(self);
+        let stopwatch = self.stopwatch.take().unwrap_or_default();
+        Ok((given?, stopwatch.times()))
+    }
+
+    /// Tells whether phases are timed.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.stopwatch.is_some()
+    }
+
+    /// Notes, where phases are timed, that a phase begins on a device.
+    pub(crate) fn enter(&mut self, phase: Phase, device: &Device) -> Result<(), ModelError> {
+        self.stopwatch.as_mut().map_or(Ok(()), |stopwatch| stopwatch.note(Some(phase), device))
+    }
+
+    /// Notes, where phases are timed, that a device's last one ends.
+    pub(crate) fn leave(&mut self, device: &Device) -> Result<(), ModelError> {
+        self.stopwatch.as_mut().map_or(Ok(()), |stopwatch| stopwatch.note(None, device))
+    }
+
+    /// Adds up, where phases are timed, what was noted of a step.
+    pub(crate) fn end_step(&mut self) -> Result<(), ModelError> {
+        self.stopwatch.as_mut().map_or(Ok(()), Stopwatch::end_step)
     }
 
     /// Tells whether this is a pool of the model with this mark.

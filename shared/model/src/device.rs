@@ -10,6 +10,8 @@ mod choice;
 mod cuda;
 pub(crate) mod kernels;
 mod passes;
+mod phases;
+mod results;
 
 use std::sync::Arc;
 
@@ -22,6 +24,9 @@ pub use choice::resolve;
 pub(crate) use choice::{choose, first};
 pub(crate) use cuda::{Gpu, Graph};
 pub(crate) use passes::Fetch;
+pub use phases::Phase;
+pub(crate) use phases::Stopwatch;
+pub(crate) use results::{Answers, Results, Wanted};
 
 use crate::ModelError;
 
@@ -222,6 +227,16 @@ impl Device {
         match self.gpu() {
             Some(gpu) => gpu.write_words(words, to),
             None => access::write::<u32>(to, |to| to[..words.len()].copy_from_slice(words)),
+        }
+    }
+
+    /// Returns the first words of a contiguous tensor, behind all that the device was given to do before.
+    ///
+    /// words: at least `[count]`, u32
+    pub(crate) fn read_words(&self, words: &Tensor, count: usize) -> Result<Vec<u32>, ModelError> {
+        match self.gpu() {
+            Some(gpu) => gpu.read_words(words, count),
+            None => Ok(access::read::<u32>(words)?[..count].to_vec()),
         }
     }
 

@@ -13,16 +13,18 @@ use blake3::Hasher;
 use rayon::prelude::*;
 use tessera_anyres::Plan;
 use tessera_checkpoint::{Checkpoint, ModelConfig, TextConfig};
+use tessera_kernels::NONE;
 use tessera_tensor::{DType, HostTensor};
 
 pub use batch::{Chunk, Input, Logits, StepLogits};
 pub(crate) use decode::Programs;
+pub(crate) use dense::Kept;
 
 use crate::{
     BLOCK_POSITIONS, ImageEmbedding, KvPool, LoadOptions, ModelError,
     attention::Rows,
     cpu::Panels,
-    device::{self, Device},
+    device::{self, Answers, Device, Phase},
     layers::{Bias, Linear, Matrix, RmsNorm},
     projector::Projector,
     rope::Rope,
@@ -173,12 +175,23 @@ impl LanguageModel {
         }
         let layout = Layout::new(batch, &self.config, pool.blocks())?;
         if batch.is_empty() {
-            return Ok(StepLogits::new(batch, self.config.vocab_size, Vec::new(), None));
+            let wanted = layout.wanted_rows(batch, Logits::wish);
+            return Ok(StepLogits::new(&wanted, self.config.vocab_size, Answers::default()));
         }
-        self.first().device.run(|| match &self.embeddings {
+        let given = self.first().device.run(|| match &self.embeddings {
             Matrix::Panels(embeddings) => self.forward_panels(embeddings, pool, batch, &layout),
             Matrix::Dense(_) => self.forward_dense(pool, batch, &layout),
-        })
+        })?;
+        pool.end_step()?;
+        Ok(given)
+    }
+
+    /// Returns all scores behind the last row of a chunk that got its largest ones from the last step over this pool.
+    ///
+    /// # Errors
+    /// If it got none, or a device fails.
+    pub fn scores(&self, pool: &KvPool, chunk: usize) -> Result<Vec<f32>, ModelError> {
+        if pool.belongs_to(&self.mark) { self.kept_scores(pool, chunk) } else { Err(ModelError::Pool) }
     }
 
     /// A step the CPU's own way.
@@ -189,23 +202,28 @@ impl LanguageModel {
         batch: &[Chunk<'_>],
         layout: &Layout<'_>,
     ) -> Result<StepLogits, ModelError> {
-        let (vocabulary, wanted) = (self.config.vocab_size, layout.wanted_rows(batch));
+        let (vocabulary, wanted) = (self.config.vocab_size, layout.wanted_rows(batch, Logits::wish_on_cpu));
         let Part { device, blocks, rope, .. } = self.first();
         let rows = Rows::Host { spans: &layout.spans, positions: &layout.positions };
+        pool.enter(Phase::Embedding, device)?;
         let mut hidden = rows::embed(embeddings, batch, device)?;
         for (layer, block) in blocks.iter().enumerate() {
             hidden = block.forward(&hidden, layer, pool, rows, rope)?;
         }
         // The head runs only over the rows that are asked for.
+        pool.enter(Phase::Head, device)?;
         if wanted.rows.is_empty() {
-            return Ok(StepLogits::new(batch, vocabulary, Vec::new(), None));
+            return Ok(StepLogits::new(&wanted, vocabulary, Answers::default()));
         }
         let hidden = hidden.index_select(&device.indices(&wanted.rows)?, 0)?;
         let mut scores = self.head.forward_values(&self.norm.forward(&hidden)?)?;
-        let likeliest: Vec<Option<u32>> =
-            scores[wanted.scored * vocabulary..].par_chunks(vocabulary).map(batch::likeliest).collect();
-        scores.truncate(wanted.scored * vocabulary);
-        Ok(StepLogits::new(batch, vocabulary, scores, likeliest))
+        pool.enter(Phase::Choice, device)?;
+        let scored = wanted.counts().scored;
+        let mut tokens = vec![NONE; scored];
+        tokens.par_extend(scores[scored * vocabulary..].par_chunks(vocabulary).map(batch::likeliest));
+        scores.truncate(scored * vocabulary);
+        pool.leave(device)?;
+        Ok(StepLogits::new(&wanted, vocabulary, Answers { tokens, scores, ..Answers::default() }))
     }
 
     fn first(&self) -> &Part {

@@ -18,10 +18,11 @@ mod weights;
 use tessera_tensor::{DType, Devices};
 
 pub use attention::{BLOCK_POSITIONS, KvPool};
-pub use device::{OnCpu, resolve};
+pub use device::{OnCpu, Phase, resolve};
 pub use error::ModelError;
 pub use language::{Chunk, Input, LanguageModel, Logits, StepLogits};
 pub use projector::ImageEmbedding;
+pub use tessera_kernels::TopScores;
 pub use vision::{Pass, VisionModel};
 
 /// How to load a model.

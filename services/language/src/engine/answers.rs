@@ -22,7 +22,7 @@ impl Sequence {
     ///
     /// # Errors
     /// When no token can be chosen.
-    pub(super) fn take_next(&mut self, branch: usize, next: Next<'_>, blocks: &mut Blocks) -> Result<usize> {
+    pub(super) fn take_next(&mut self, branch: usize, next: &Next<'_>, blocks: &mut Blocks) -> Result<usize> {
         if self.wishes.beam_search.is_some()
             && let Next::Scores(scores) = next
         {
@@ -51,12 +51,13 @@ impl Sequence {
         Ok(self.wishes.samples)
     }
 
-    fn choose(&mut self, sample: usize, next: Next<'_>, blocks: &mut Blocks) -> Result<()> {
+    fn choose(&mut self, sample: usize, next: &Next<'_>, blocks: &mut Blocks) -> Result<()> {
         let Self { branches, wishes, listener, given, .. } = self;
         let branch = &mut branches[sample];
         let (stand, mask) = branch.guide.take().map(Guide::take).transpose()?.unzip();
         let (token, logprobs) = match next {
-            Next::Likeliest(id) => (id.ok_or(NoFiniteScore)?, None),
+            Next::Token(id) => (id.ok_or(NoFiniteScore)?, None),
+            Next::Candidates(candidates) => (branch.sampler.draw(candidates, branch.tokens.len())?, None),
             Next::Scores(scores) => {
                 let token = branch.sampler.choose(scores, &branch.tokens, *given, mask.as_ref())?;
                 (token, wishes.logprobs.map(|top| sampler::logprobs(scores, token, top)))

@@ -10,8 +10,8 @@ use tessera_embedding::{ImageFeatures, ImageKey};
 use super::Command;
 use super::blocks::{BLOCK_POSITIONS, Blocks};
 use super::load::Counters;
-use super::runner::{ModelRunner, Scores, Slice};
-use super::sampler::Next;
+use super::runner::{ModelRunner, RunError, Scores, Slice};
+use super::sampler::{Next, Sampler};
 use super::scheduler::{Plan, Scheduled, Scheduler, Wanted};
 use super::sequence::{Pull, Sequence, SequenceId};
 
@@ -187,7 +187,7 @@ impl<R: ModelRunner> Engine<R> {
         true
     }
 
-    fn run(&mut self, rows: &[Scheduled]) -> Result<R::Scores, super::RunError> {
+    fn run(&mut self, rows: &[Scheduled]) -> Result<R::Scores, RunError> {
         let running = self.scheduler.running();
         let slices = rows.iter().map(|Scheduled { sequence, branch, positions, scores }| {
             let sequence = &running[*sequence];
@@ -214,16 +214,12 @@ impl<R: ModelRunner> Engine<R> {
             if positions.end < sequence.branches[*branch].tokens.len() {
                 continue;
             }
-            let next = match wanted {
-                Wanted::None => continue,
-                Wanted::Likeliest => Next::Likeliest(scores.likeliest(slice)),
-                Wanted::Last => Next::Scores(scores.of(slice)),
-                Wanted::All => {
-                    let scores = scores.of(slice);
-                    Next::Scores(&scores[scores.len() - scores.len() / positions.len()..])
-                }
-            };
-            match sequence.take_next(*branch, next, blocks) {
+            if *wanted == Wanted::None {
+                continue;
+            }
+            let sampler = &sequence.branches[*branch].sampler;
+            let next = next(&mut self.runner, scores, slice, &rows[slice], sampler);
+            match next.map_err(Error::from).and_then(|next| sequence.take_next(*branch, &next, blocks)) {
                 Ok(told) => self.new_tokens += told as u64,
                 Err(error) => {
                     tracing::error!(request_id = sequence.listener.request_id(), %error, "no token can be chosen");
@@ -294,6 +290,34 @@ impl<R: ModelRunner> Engine<R> {
     fn release(&mut self, images: Vec<ImageKey>) {
         images.into_iter().for_each(|key| self.runner.release(key));
     }
+}
+
+/// What the next token of a branch is chosen by: what the model gave, or all scores where that does not tell.
+fn next<'s, R: ModelRunner>(
+    runner: &mut R,
+    given: &'s R::Scores,
+    slice: usize,
+    rows: &Scheduled,
+    sampler: &Sampler,
+) -> Result<Next<'s>, RunError> {
+    let all = |scores: &'s [f32]| Next::Scores(scores.into());
+    Ok(match rows.scores {
+        Wanted::None | Wanted::Last => all(given.of(slice)),
+        Wanted::All => {
+            let scores = given.of(slice);
+            all(&scores[scores.len() - scores.len() / rows.positions.len()..])
+        }
+        Wanted::Likeliest => Next::Token(given.token(slice)),
+        Wanted::Draw { .. } => match given.of(slice) {
+            [] => Next::Token(given.token(slice)),
+            scores => all(scores),
+        },
+        Wanted::Top { .. } => match given.top(slice).map(|top| sampler.candidates(top)) {
+            None => all(given.of(slice)),
+            Some(Some(candidates)) => Next::Candidates(candidates),
+            Some(None) => Next::Scores(runner.scores(slice)?.into()),
+        },
+    })
 }
 
 #[cfg(test)]

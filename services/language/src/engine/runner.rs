@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use tessera_api::{Error, ErrorKind};
 use tessera_embedding::{ImageFeatures, ImageKey};
+use tessera_kernels::TopScores;
 
 pub use self::candle::CandleRunner;
 use super::blocks::BlockId;
@@ -48,12 +49,15 @@ pub struct Slice<'a> {
 
 /// The scores of one step, or as much of them as was wanted.
 pub trait Scores {
-    /// The scores that a slice wanted, `[wanted rows * vocabulary]`; empty where it wanted none, or the likeliest id only.
+    /// The scores that a slice wanted, `[wanted rows * vocabulary]`. Empty where it wanted none, or got less than all.
     fn of(&self, slice: usize) -> &[f32];
 
-    /// The first of the ids with the largest finite score after the last row of a slice that wanted no more than that;
-    /// `None` where no score is finite.
-    fn likeliest(&self, slice: usize) -> Option<u32>;
+    /// The token after the last row of a slice that wanted no more than that: the first of the ids with the largest finite
+    /// score, or the one that was drawn; `None` where no score is finite.
+    fn token(&self, slice: usize) -> Option<u32>;
+
+    /// The largest scores after the last row of a slice that wanted these; `None` where it got all.
+    fn top(&self, slice: usize) -> Option<&TopScores>;
 }
 
 /// Runs the model; keeps keys and values in blocks, and the embeddings of images that are being computed.
@@ -81,4 +85,10 @@ pub trait ModelRunner {
     /// # Errors
     /// When the arithmetic fails; no slice counts as computed then.
     fn run(&mut self, step: &[Slice<'_>]) -> Result<Self::Scores, RunError>;
+
+    /// All scores after the last row of a slice of the last step that got the largest.
+    ///
+    /// # Errors
+    /// When there is no such slice, or they cannot be had.
+    fn scores(&mut self, slice: usize) -> Result<Vec<f32>, RunError>;
 }

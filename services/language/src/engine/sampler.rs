@@ -9,10 +9,15 @@ mod mask;
 mod occurrences;
 mod processors;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tessera_api::language::{Choice, Draw, Sampling};
+use tessera_kernels::{TOP, TopScores};
 
+use super::scheduler::Wanted;
+
+pub(super) use self::cuts::Candidate;
 pub(super) use self::largest::Largest;
 pub(super) use self::logprobs::{log_total, logprobs};
 pub use self::mask::Mask;
@@ -28,12 +33,14 @@ use self::generator::{Numbers, Place};
 pub(super) struct NoFiniteScore;
 
 /// What the model says about the next token.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Next<'a> {
-    /// The first of the ids with the largest finite score, if one is finite: all that a greedy choice needs.
-    Likeliest(Option<u32>),
+    /// The token itself, if a score is finite: the likeliest, or one that was drawn.
+    Token(Option<u32>),
+    /// Those that a draw may choose, in order of their ids.
+    Candidates(Vec<Candidate>),
     /// The scores of all ids, `[vocabulary]`.
-    Scores(&'a [f32]),
+    Scores(Cow<'a, [f32]>),
 }
 
 /// Chooses the tokens of one sample, one after the other.
@@ -70,9 +77,37 @@ impl Sampler {
         Self { processors: Processors::new(settings, end_token_ids), drawing }
     }
 
-    /// True when every token is the likeliest by the model's own scores, unless a mask forbids it.
-    pub(super) fn takes_likeliest(&self) -> bool {
-        self.drawing.is_none() && self.processors.are_neutral()
+    /// What of the scores the token at a position is chosen by, where no mask forbids any and nobody wants to know more of them.
+    /// `is_alone`: they are not those of other samples too.
+    pub(super) fn wants(&self, position: usize, is_alone: bool) -> Wanted {
+        if !self.processors.are_neutral() {
+            return Wanted::Last;
+        }
+        let Some(Drawing { settings, numbers, .. }) = &self.drawing else { return Wanted::Likeliest };
+        let (Draw { temperature, top_k, top_p, min_p, typical_p, .. }, number) = (*settings, numbers.at(position));
+        match (number, top_k) {
+            (None, _) => Wanted::Last,
+            // The others' probabilities are of no account.
+            (Some(_), Some(count)) if count.get() <= TOP => Wanted::Top { temperature: None },
+            (Some(_), None) if top_p < 1.0 || min_p > 0.0 => Wanted::Top { temperature: Some(temperature) },
+            (Some(number), None) if is_alone && typical_p >= 1.0 => Wanted::Draw { temperature, number },
+            (Some(_), _) => Wanted::Last,
+        }
+    }
+
+    /// The candidates that the draw's cuts leave, if the largest scores tell.
+    pub(super) fn candidates(&self, top: &TopScores) -> Option<Vec<Candidate>> {
+        let Drawing { settings, tail, .. } = self.drawing.as_ref()?;
+        cuts::candidates_of_top(top, settings, *tail)
+    }
+
+    /// Draws the token at a position, of a generator that takes one number for it.
+    ///
+    /// # Errors
+    /// [`NoFiniteScore`] when there is no candidate.
+    pub(super) fn draw(&self, candidates: &[Candidate], position: usize) -> Result<u32, NoFiniteScore> {
+        let number = self.drawing.as_ref().and_then(|drawing| drawing.numbers.at(position));
+        number.and_then(|number| generator::inverse(candidates, number)).ok_or(NoFiniteScore)
     }
 
     /// Chooses the next token. What is not finite is never chosen.

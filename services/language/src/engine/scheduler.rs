@@ -38,7 +38,7 @@ pub struct Plan {
 }
 
 /// Rows of one branch in a step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Scheduled {
     /// Index into [`Scheduler::running`].
     pub sequence: usize,
@@ -51,12 +51,24 @@ pub struct Scheduled {
 }
 
 /// What is wanted of the scores of rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Wanted {
     /// Nothing: a piece of a prompt that goes on.
     None,
     /// The likeliest id after the last row: it is the next token, and a score is never looked at.
     Likeliest,
+    /// The id that is drawn after the last row, every one as likely as its score says; a model may give all scores instead.
+    Draw {
+        /// What scores are divided by.
+        temperature: f32,
+        /// From 0 to 1: where the draw falls.
+        number: f64,
+    },
+    /// The largest scores of the last row, which few ids are drawn from; a model may give all scores instead.
+    Top {
+        /// If given, the sum of the powers of all scores, divided by this, is wanted too.
+        temperature: Option<f32>,
+    },
     /// The scores of the last row: a token is chosen by them.
     Last,
     /// The scores of all rows: the prompt's log-probabilities were asked for.

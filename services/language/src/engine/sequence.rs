@@ -245,12 +245,13 @@ impl Sequence {
         *computed >= self.given && computed + 1 == tokens.len()
     }
 
-    /// What of the scores after its last token the next token of a branch is chosen by. Of all samples the same: what they
-    /// differ in is the draw.
+    /// What of the scores after its last token the next token of a branch is chosen by. Of samples that begin together the
+    /// same: what they differ in is the draw.
     pub(super) fn wanted(&self, branch: usize) -> Wanted {
-        let Branch { sampler, guide, .. } = &self.branches[branch];
+        let Branch { sampler, guide, tokens, .. } = &self.branches[branch];
         let looks_closer = self.wishes.beam_search.is_some() || self.wishes.logprobs.is_some() || guide.is_some();
-        if sampler.takes_likeliest() && !looks_closer { Wanted::Likeliest } else { Wanted::Last }
+        let is_alone = self.is_branched || self.wishes.samples == 1;
+        if looks_closer { Wanted::Last } else { sampler.wants(tokens.len(), is_alone) }
     }
 
     /// What rows of a branch are.

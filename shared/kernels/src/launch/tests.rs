@@ -66,3 +66,14 @@ fn a_row_is_turned_by_one_thread_for_each_pair_of_packs() {
     // 48 heads of 8 pairs of packs
     assert_eq!(rope_cache(Kind::F16, shape).unwrap().grid, [5, 3, 1]);
 }
+
+#[test]
+fn a_row_of_scores_has_a_thread_for_each_lane_and_each_id_of_one() {
+    let launch = choose(Kind::Bf16, 3, 32_064, 32_064).unwrap();
+    assert_eq!((launch.function, launch.grid, launch.block), ("choose_bf16", [3, 1, 1], [1024, 1, 1]));
+    assert!(launch.shared_bytes <= 48 << 10);
+    let error = choose(Kind::F32, 1, (1 << 20) + 1, 1 << 21).unwrap_err().to_string();
+    assert_eq!(error, "choose: vocabulary is 1048577, the limit is 1048576");
+    let error = choose(Kind::F32, 1, 100, 99).unwrap_err().to_string();
+    assert_eq!(error, "choose: vocabulary is 100, the limit is 99");
+}

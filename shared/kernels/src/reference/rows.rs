@@ -1,6 +1,6 @@
-//! Rows of tokens, tiles and logits.
+//! Rows of tokens and tiles.
 
-use crate::{Element, NONE, UnfoldShape};
+use crate::{Element, UnfoldShape};
 
 /// What [`embed_tiles`] puts together.
 #[derive(Clone, Copy, Debug)]
@@ -24,22 +24,6 @@ pub fn gather<T: Element>(out: &mut [T], sources: &[&[T]], width: usize) {
     assert_eq!(out.len(), sources.len() * width, "a source for each row");
     for (out, source) in out.chunks_exact_mut(width).zip(sources) {
         out.copy_from_slice(&source[..width]);
-    }
-}
-
-/// Writes the index of each row's largest finite number, the first of equal ones; [`NONE`] where none is finite.
-///
-/// ids: `[rows]`; logits: `[rows, vocabulary]`
-pub fn argmax<T: Element>(ids: &mut [u32], logits: &[T], vocabulary: usize) {
-    for (id, logits) in ids.iter_mut().zip(logits.chunks_exact(vocabulary)) {
-        let mut best = f32::NEG_INFINITY;
-        *id = NONE;
-        for (index, logit) in (0..).zip(logits) {
-            let logit = logit.to_f32();
-            if logit.is_finite() && logit > best {
-                (best, *id) = (logit, index);
-            }
-        }
     }
 }
 
@@ -100,20 +84,6 @@ mod tests {
         let mut out = [0.0; 4];
         gather(&mut out, &[&second[1..], &first[..2]], 2);
         assert_eq!(out, [5.0, 6.0, 1.0, 2.0]);
-    }
-
-    #[test]
-    fn of_equal_logits_the_first_is_taken_and_only_finite_ones() {
-        let (nan, infinity) = (f32::NAN, f32::INFINITY);
-        let rows = [
-            [1.0, 3.0, 3.0, 2.0],
-            [nan, infinity, -5.0, -infinity],
-            [nan, infinity, nan, -infinity],
-            [f32::MIN, nan, f32::MIN, -infinity],
-        ];
-        let mut ids = [7; 4];
-        argmax(&mut ids, rows.as_flattened(), 4);
-        assert_eq!(ids, [1, 2, NONE, 0]);
     }
 
     #[test]

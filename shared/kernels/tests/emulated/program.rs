@@ -99,13 +99,14 @@ fn compile() -> PathBuf {
         build.include(folder);
     }
     // `unroll` is nvcc's. All faults have the same parameters, whether they need them or not. A jump from one fiber's
-    // stack to another's is no mistake here. What a GPU traps, the compiler is made to trap too; without it, an access
-    // that is not aligned would go unnoticed.
+    // stack to another's is no mistake here. Where a kernel has its products rounded, no sum is to swallow one. What a GPU
+    // traps, the compiler is made to trap too; without it, an access that is not aligned would go unnoticed.
     for flag in [
         "-Wno-unknown-pragmas",
         "-Wno-unused-parameter",
         "-U_FORTIFY_SOURCE",
         "-fno-strict-aliasing",
+        "-ffp-contract=off",
         "-fsanitize=alignment,shift,bounds",
         "-fsanitize-undefined-trap-on-error",
     ] {

@@ -56,6 +56,12 @@ To same_bits(From from) {
 inline float __uint_as_float(uint32_t bits) { return same_bits<float>(bits); }
 inline uint32_t __float_as_uint(float x) { return same_bits<uint32_t>(x); }
 
+inline double __longlong_as_double(long long bits) { return same_bits<double>(bits); }
+inline long long __double_as_longlong(double x) { return same_bits<long long>(x); }
+// Rounded for themselves: the emulator is compiled so that nothing is joined.
+inline double __dadd_rn(double x, double y) { return x + y; }
+inline double __dmul_rn(double x, double y) { return x * y; }
+
 template <typename T>
 T __shfl_xor_sync(uint32_t mask, T value, uint32_t distance) {
     return same_bits<T>(meet_warp(Meeting::SHUFFLE_XOR, mask, same_bits<uint32_t>(value))[threadIdx.x % 32 ^ distance]);

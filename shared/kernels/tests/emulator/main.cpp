@@ -113,7 +113,7 @@ Bind binder(void (*kernel)(T...)) {
 #define KINDS(NAME) KERNEL(NAME##_f32) KERNEL(NAME##_f16) KERNEL(NAME##_bf16)
 const std::map<std::string, Bind> KERNELS = {
     KINDS(gather) KINDS(rms_norm) KINDS(layer_norm) KINDS(bias_act) KINDS(silu_mul) KINDS(rope_cache)
-    KINDS(paged_attend) KINDS(paged_merge) KINDS(argmax) KINDS(copy_blocks) KINDS(unfold) KINDS(embed_tiles)
+    KINDS(paged_attend) KINDS(paged_merge) KINDS(choose) KINDS(copy_blocks) KINDS(unfold) KINDS(embed_tiles)
     KERNEL(fault_none) KERNEL(fault_no_barrier) KERNEL(fault_no_second_barrier) KERNEL(fault_room_used_again)
     KERNEL(fault_uninitialised) KERNEL(fault_read_behind) KERNEL(fault_read_in_front) KERNEL(fault_write_behind)
     KERNEL(fault_write_in_front) KERNEL(fault_shared_behind) KERNEL(fault_misaligned) KERNEL(fault_barrier_of_some)

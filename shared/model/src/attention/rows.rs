@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use candle_core::{DType as CandleType, Tensor};
-use tessera_kernels::{NONE, SPLIT_POSITIONS, splits};
+use tessera_kernels::{NONE, SPLIT_POSITIONS, Wish, splits};
 
 use super::{BLOCK_POSITIONS, Span};
 use crate::{ModelError, device::Device};
@@ -28,8 +28,19 @@ pub(crate) struct Extents {
     /// The most rows of a prompt, and the most positions that its last row sees.
     pub(crate) longest_prompt: usize,
     pub(crate) longest_context: usize,
-    /// Rows that go through the head.
+    /// Rows that are picked to go through the head.
     pub(crate) wanted: usize,
+    /// Rows that go through the head, padding included.
+    pub(crate) wishes: usize,
+}
+
+/// What is told of the rows that go through the head.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Head<'a> {
+    /// Which of the batch they are; none where all do.
+    pub(crate) rows: &'a [u32],
+    /// What each of them gives.
+    pub(crate) wishes: &'a [Wish],
 }
 
 /// At least so many rows and parts are made room for; what is too much is padding.
@@ -58,14 +69,15 @@ enum List {
     QueryStarts,
     KeyStarts,
     Wanted,
+    Wishes,
 }
 
 impl Extents {
     /// The length of each list.
-    fn lengths(&self) -> [usize; 9] {
-        let Self { rows, single, tables, table_width, prompts, wanted, .. } = *self;
+    fn lengths(&self) -> [usize; 10] {
+        let Self { rows, single, tables, table_width, prompts, wanted, wishes, .. } = *self;
         let starts = if prompts > 0 { prompts + 1 } else { 0 };
-        [2 * rows, rows, rows, single, single, tables * table_width, starts, starts, wanted]
+        [2 * rows, rows, rows, single, single, tables * table_width, starts, starts, wanted, wishes * Wish::WORDS]
     }
 
     /// The number of words.
@@ -83,12 +95,12 @@ impl Extents {
 impl Packed {
     /// Packs the rows of a flat batch.
     ///
-    /// sources: where each row's embedding is; wanted: the rows that go through the head; together: whether the rows of a
-    /// span attend together. Where there are such, there is no padding.
+    /// sources: where each row's embedding is; together: whether the rows of a span attend together. Where there are such, there
+    /// is no padding.
     pub(crate) fn new(
         spans: &[Span<'_>],
         sources: &[u64],
-        wanted: &[u32],
+        head: Head<'_>,
         together: impl Fn(&Span<'_>) -> bool,
         room: Room,
     ) -> Self {
@@ -108,7 +120,8 @@ impl Packed {
             prompts: prompts.len(),
             longest_prompt: prompts.iter().map(|span| span.rows.len()).max().unwrap_or(0),
             longest_context: longest(&prompts),
-            wanted: wanted.len(),
+            wanted: head.rows.len(),
+            wishes: head.wishes.len().max(room.rows),
         };
         let mut packed = Self { words: vec![0; extents.words()], extents };
         // Padding reads a row that there is, and neither writes nor attends.
@@ -124,7 +137,10 @@ impl Packed {
             row += span.rows.len();
         }
         packed.write_starts(&prompts);
-        packed.list(List::Wanted).iter_mut().zip(wanted).for_each(|(to, row)| *to = places[*row as usize]);
+        packed.list(List::Wanted).iter_mut().zip(head.rows).for_each(|(to, row)| *to = places[*row as usize]);
+        // For rows of padding nothing is wished, which is 0.
+        let wishes = packed.list(List::Wishes).as_chunks_mut().0;
+        wishes.iter_mut().zip(head.wishes).for_each(|(to, wish)| *to = wish.words());
         packed
     }
 
@@ -243,6 +259,11 @@ impl DenseRows {
         self.list(List::Wanted)
     }
 
+    /// `[wishes * 4]`: what is to be found in the scores of each row
+    pub(crate) fn wishes(&self) -> Result<Tensor, ModelError> {
+        self.list(List::Wishes)
+    }
+
     fn list(&self, list: List) -> Result<Tensor, ModelError> {
         let range = self.extents.range(list);
         Ok(self.words.narrow(0, range.start, range.len())?)
@@ -267,7 +288,9 @@ mod tests {
         // The middle one is a prompt of four rows from position 30 on.
         let spans = [span(&first, 33, 0..1), span(&second, 62, 1..5), span(&third, 2, 5..6)];
         let sources: Vec<u64> = (0..6).map(|row| (row << 32) + 100 + row).collect();
-        let packed = Packed::new(&spans, &sources, &[0, 4, 5], |span| span.rows.len() > 1, Room::default());
+        let wishes = [Wish::Likeliest, Wish::Scores, Wish::Draw { temperature: 1.0, number: 0.0 }];
+        let head = Head { rows: &[0, 4, 5], wishes: &wishes };
+        let packed = Packed::new(&spans, &sources, head, |span| span.rows.len() > 1, Room::default());
         let expected = Extents {
             rows: 6,
             single: 2,
@@ -278,6 +301,7 @@ mod tests {
             longest_prompt: 4,
             longest_context: 66,
             wanted: 3,
+            wishes: 3,
         };
         assert_eq!(packed.extents, expected);
         assert_eq!(list(&packed, List::Sources), [100, 0, 105, 5, 101, 1, 102, 2, 103, 3, 104, 4]);
@@ -288,18 +312,22 @@ mod tests {
         assert_eq!(list(&packed, List::Tables), [7, 3, 0, 5, 0, 0, 4, 9, 1]);
         assert_eq!((list(&packed, List::QueryStarts), list(&packed, List::KeyStarts)), (&[0, 4][..], &[0, 66][..]));
         assert_eq!(list(&packed, List::Wanted), [0, 5, 1]);
+        assert_eq!(list(&packed, List::Wishes).as_chunks().0, wishes.map(Wish::words));
     }
 
     #[test]
     fn padding_neither_writes_nor_attends() {
         let (first, second) = ([7, 3], [4, 9]);
         let spans = [span(&first, 40, 0..1), span(&second, 31, 1..2)];
-        let packed = Packed::new(&spans, &[11, 12], &[], |_| false, Room { rows: 4, splits: 2 });
+        let head = Head { rows: &[], wishes: &[Wish::Likeliest; 2] };
+        let packed = Packed::new(&spans, &[11, 12], head, |_| false, Room { rows: 4, splits: 2 });
         let Extents { rows, single, tables, table_width, splits, .. } = packed.extents;
         assert_eq!((rows, single, tables, table_width, splits), (4, 4, 4, 4, 2));
         assert_eq!(list(&packed, List::Sources), [11, 0, 12, 0, 11, 0, 11, 0]);
         assert_eq!(list(&packed, List::Slots), [3 * 32 + 8, 4 * 32 + 31, NONE, NONE]);
         assert_eq!(list(&packed, List::Lengths), [41, 32, 0, 0]);
         assert_eq!(list(&packed, List::Tables)[..8], [7, 3, 0, 0, 4, 0, 0, 0]);
+        let wishes = [Wish::Likeliest, Wish::Likeliest, Wish::Nothing, Wish::Nothing].map(Wish::words);
+        assert_eq!(list(&packed, List::Wishes).as_chunks().0, wishes);
     }
 }

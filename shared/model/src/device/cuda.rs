@@ -6,6 +6,7 @@
 //! the library's own event for every tensor is switched off. Beside it are only the copies of [`transfers`], each with an
 //! event of its own.
 
+mod event;
 mod graph;
 mod memory;
 mod pinned;
@@ -37,6 +38,7 @@ use tessera_kernels::launch::Launch;
 
 use super::kernels::Argument;
 use crate::ModelError;
+pub(crate) use event::Event;
 pub(crate) use graph::Graph;
 use memory::Staging;
 use pinned::Pinned;
@@ -149,6 +151,16 @@ impl Gpu {
             Some(pinned) => pinned.send(words.len(), |to| to.copy_from_slice(words), address),
             None => Ok(()),
         }
+    }
+
+    /// Returns the first words of a contiguous tensor, in the order of the stream, for which it waits.
+    pub(super) fn read_words(&self, words: &Tensor, count: usize) -> Result<Vec<u32>, ModelError> {
+        let (storage, layout) = words.storage_and_layout();
+        let (Storage::Cuda(numbers), Some((start, _))) = (&*storage, layout.contiguous_offsets()) else {
+            return Err(failed_with("a tensor is not contiguous, or not on a GPU"));
+        };
+        let words = numbers.as_cuda_slice::<u32>()?.slice(start..start + count);
+        self.stream.clone_dtoh(&words).map_err(failed)
     }
 
     /// Returns a copy of another GPU's tensor, or this one's own as it is. The other's memory is not used for anything

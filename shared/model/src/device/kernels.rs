@@ -55,6 +55,8 @@ macro_rules! by_kind {
     };
 }
 
+pub(super) use by_kind;
+
 /// Returns `x` times the transposed weights. On a GPU by its library; the CPU's sums go over the inputs in an order that
 /// nothing but their number changes.
 ///
@@ -270,25 +272,6 @@ pub(crate) fn paged_attend(device: &Device, input: &Paged<'_>) -> Result<Tensor,
     let arguments: Vec<_> = tensors.into_iter().chain(extents).collect();
     gpu.launch(launch::paged_merge(device.kind(), merge)?, &arguments)?;
     Ok(out)
-}
-
-/// Returns the first of the largest finite numbers of each row, [`NONE`](tessera_kernels::NONE) where none is finite.
-///
-/// logits: `[rows, vocabulary]`; result: u32, `[rows]`
-pub(crate) fn argmax(device: &Device, logits: &Tensor) -> Result<Tensor, ModelError> {
-    let (rows, vocabulary) = logits.dims2()?;
-    let ids = device.room_of(&[rows], CandleType::U32)?;
-    match device.gpu() {
-        Some(gpu) => {
-            let kernel = launch::argmax(device.kind(), rows, vocabulary)?;
-            gpu.launch(kernel, &[Of(&ids), Of(logits), Extent(rows), Extent(vocabulary)])
-        }
-        None => by_kind!(device, T => {
-            let logits = read::<T>(logits)?;
-            write::<u32>(&ids, |ids| reference::argmax(ids, &logits, vocabulary))
-        }),
-    }?;
-    Ok(ids)
 }
 
 /// Copies blocks in all layers. None is written by two pairs, or by one and read by another.

@@ -1,5 +1,7 @@
 //! Stands in for GPUs where the program is built without them: there are none, so nothing here can be called.
 
+use std::time::Duration;
+
 use candle_core::{DType as CandleType, Device as CandleDevice, Tensor};
 use tessera_kernels::launch::Launch;
 use tessera_tensor::{DType, HostTensor};
@@ -15,6 +17,9 @@ pub(crate) enum Graph {}
 
 /// A tensor on its way from a GPU.
 pub(crate) enum Arriving {}
+
+/// A moment in a GPU's work.
+pub(crate) enum Event {}
 
 impl Gpu {
     pub(super) fn is_built_in() -> bool {
@@ -69,6 +74,10 @@ impl Gpu {
         match *self {}
     }
 
+    pub(super) fn read_words(&self, _: &Tensor, _: usize) -> Result<Vec<u32>, ModelError> {
+        match *self {}
+    }
+
     pub(super) fn address(&self, _: &Tensor) -> Result<u64, ModelError> {
         match *self {}
     }
@@ -93,7 +102,17 @@ impl Gpu {
         match *self {}
     }
 
+    pub(super) fn event(&self) -> Result<Event, ModelError> {
+        match *self {}
+    }
+
     pub(crate) fn record(&self, _: impl FnOnce() -> Result<(), ModelError>) -> Result<Graph, ModelError> {
+        match *self {}
+    }
+}
+
+impl Event {
+    pub(super) fn until(&self, _: &Self) -> Result<Duration, ModelError> {
         match *self {}
     }
 }

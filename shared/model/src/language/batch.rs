@@ -3,8 +3,13 @@
 use std::ops::Range;
 
 use tessera_checkpoint::TextConfig;
+use tessera_kernels::{NONE, TopScores, Wish};
 
-use crate::{BLOCK_POSITIONS, ImageEmbedding, ModelError, attention::Span};
+use crate::{
+    BLOCK_POSITIONS, ImageEmbedding, ModelError,
+    attention::Span,
+    device::{self, Answers},
+};
 
 /// The rows of one sequence in a batch: the next positions of its prompt, or its last token.
 pub struct Chunk<'a> {
@@ -51,8 +56,8 @@ impl Input<'_> {
     }
 }
 
-/// Which rows of a chunk give logits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which rows of a chunk give logits, and what is wanted of these.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Logits {
     /// None: a piece of a prompt that goes on.
     None,
@@ -61,17 +66,50 @@ pub enum Logits {
     /// The last row, and of its scores only whose is the largest: what a greedy choice needs, and all that comes back
     /// from a GPU.
     Likeliest,
+    /// The last row, and of its scores the largest: what a draw from few tokens needs. The CPU's own way gives all scores in their
+    /// place, for there they are at hand.
+    Top {
+        /// If given, the sum of the powers of all scores is wanted too, divided by this.
+        temperature: Option<f32>,
+    },
+    /// The last row, and of its scores only the token that is drawn by them, every token as likely as its power is large. The CPU's own way
+    /// gives all scores instead.
+    Draw {
+        /// What scores are divided by.
+        temperature: f32,
+        /// From 0 to 1: where the draw falls.
+        number: f64,
+    },
     /// Every row, for scoring and for tests.
     All,
 }
 
 impl Logits {
     /// The number of rows that a chunk of `rows` rows gives logits for.
-    pub(crate) fn count(self, rows: usize) -> usize {
+    fn count(self, rows: usize) -> usize {
         match self {
             Self::None => 0,
-            Self::Last | Self::Likeliest => 1,
+            Self::Last | Self::Likeliest | Self::Top { .. } | Self::Draw { .. } => 1,
             Self::All => rows,
+        }
+    }
+
+    /// What is to be found in these rows by the dense way.
+    pub(super) fn wish(self) -> Wish {
+        match self {
+            Self::None => Wish::Nothing,
+            Self::Last | Self::All => Wish::Scores,
+            Self::Likeliest => Wish::Likeliest,
+            Self::Top { temperature } => Wish::Top { temperature },
+            Self::Draw { temperature, number } => Wish::Draw { temperature, number },
+        }
+    }
+
+    /// What is to be found in these rows by the CPU's own way.
+    pub(super) fn wish_on_cpu(self) -> Wish {
+        match self.wish() {
+            Wish::Top { .. } | Wish::Draw { .. } => Wish::Scores,
+            other => other,
         }
     }
 }
@@ -91,8 +129,10 @@ pub struct StepLogits {
 enum Given {
     /// The scores of these rows of the values.
     Scores(Range<usize>),
-    /// The likeliest token, if any score is finite.
-    Likeliest(Option<u32>),
+    /// The likeliest token, or the one that was drawn, if any score is finite.
+    Token(Option<u32>),
+    /// The largest scores.
+    Top(TopScores),
 }
 
 impl StepLogits {
@@ -103,7 +143,7 @@ impl StepLogits {
     }
 
     /// Returns the scores of a chunk, row-major: of the rows that it asked for, each with one score for every token of the
-    /// vocabulary. They are empty if it asked for none, or for [`Logits::Likeliest`].
+    /// vocabulary. They are empty if it asked for none, or got a token or the largest scores.
     ///
     /// # Panics
     /// If the batch had no such chunk.
@@ -111,20 +151,33 @@ impl StepLogits {
     pub fn of(&self, chunk: usize) -> &[f32] {
         match &self.results[chunk] {
             Given::Scores(rows) => &self.values[rows.start * self.vocabulary..rows.end * self.vocabulary],
-            Given::Likeliest(_) => &[],
+            Given::Token(_) | Given::Top(_) => &[],
         }
     }
 
-    /// Returns the likeliest token of the last row of a chunk that asked for [`Logits::Likeliest`]: the first of the
-    /// largest finite scores. It is `None` where no score is finite, and for a chunk that asked for something else.
+    /// Returns the token behind the last row of a chunk that asked for [`Logits::Likeliest`], the first of those with the largest
+    /// finite score, or for [`Logits::Draw`]. It is `None` where no score is finite, and for a chunk that got something else.
     ///
     /// # Panics
     /// If the batch had no such chunk.
     #[must_use]
-    pub fn likeliest(&self, chunk: usize) -> Option<u32> {
+    pub fn token(&self, chunk: usize) -> Option<u32> {
         match self.results[chunk] {
-            Given::Likeliest(token) => token,
-            Given::Scores(_) => None,
+            Given::Token(token) => token,
+            Given::Scores(_) | Given::Top(_) => None,
+        }
+    }
+
+    /// Returns the largest scores of the last row of a chunk that asked for [`Logits::Top`] and did not get all. Where they do not
+    /// suffice, [`LanguageModel::scores`](crate::LanguageModel::scores) has the others.
+    ///
+    /// # Panics
+    /// If the batch had no such chunk.
+    #[must_use]
+    pub fn top(&self, chunk: usize) -> Option<&TopScores> {
+        match &self.results[chunk] {
+            Given::Top(top) => Some(top),
+            Given::Scores(_) | Given::Token(_) => None,
         }
     }
 }
@@ -177,55 +230,64 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    /// The rows of the flat batch that give logits: in the order of the chunks, first those whose scores are wanted, then
-    /// those of which only the likeliest token is.
-    pub(crate) fn wanted_rows(&self, batch: &[Chunk<'_>]) -> Wanted {
-        let mut wanted = Wanted { rows: Vec::new(), scored: 0 };
-        let mut likeliest = Vec::new();
-        for (chunk, Span { rows, .. }) in batch.iter().zip(&self.spans) {
-            let first = rows.end - chunk.logits.count(rows.len());
-            let rows = (first..rows.end).map(|row| row as u32);
-            if chunk.logits == Logits::Likeliest { likeliest.extend(rows) } else { wanted.rows.extend(rows) }
+    /// The rows of the flat batch that give logits, by what their chunks wish for: first those whose scores are wanted, then those
+    /// whose largest are, then the others; of each kind in the order of the chunks.
+    pub(crate) fn wanted_rows(&self, batch: &[Chunk<'_>], wish: impl Fn(Logits) -> Wish) -> Wanted {
+        let mut wanted =
+            Wanted { rows: Vec::new(), wishes: Vec::new(), chunks: vec![(Wish::Nothing, 0..0); batch.len()] };
+        let mut order: Vec<usize> = (0..batch.len()).collect();
+        order.sort_by_key(|chunk| match wish(batch[*chunk].logits) {
+            Wish::Scores => 0,
+            Wish::Top { .. } => 1,
+            Wish::Likeliest | Wish::Draw { .. } | Wish::Nothing => 2,
+        });
+        for index in order {
+            let (logits, rows) = (batch[index].logits, &self.spans[index].rows);
+            let (first, place) = (rows.end - logits.count(rows.len()), wanted.rows.len());
+            wanted.rows.extend((first..rows.end).map(|row| row as u32));
+            wanted.wishes.resize(wanted.rows.len(), wish(logits));
+            wanted.chunks[index] = (wish(logits), place..wanted.rows.len());
         }
-        wanted.scored = wanted.rows.len();
-        wanted.rows.append(&mut likeliest);
         wanted
     }
 }
 
-/// The rows of a flat batch that give logits.
+/// The rows of a flat batch that give logits, in the order in which their results are read.
 pub(crate) struct Wanted {
     pub(crate) rows: Vec<u32>,
-    /// The scores of so many of them are wanted, of the others only the likeliest token.
-    pub(crate) scored: usize,
+    /// What each of them gives.
+    pub(crate) wishes: Vec<Wish>,
+    /// What each chunk wants, and where its rows are among these.
+    pub(crate) chunks: Vec<(Wish, Range<usize>)>,
+}
+
+impl Wanted {
+    /// How many rows give scores, and how many the largest.
+    pub(crate) fn counts(&self) -> device::Wanted {
+        let count = |of: fn(&Wish) -> bool| self.wishes.iter().filter(|wish| of(wish)).count();
+        let topped = count(|wish| matches!(wish, Wish::Top { .. }));
+        device::Wanted { scored: count(|wish| matches!(wish, Wish::Scores)), topped }
+    }
 }
 
 impl StepLogits {
     /// Deals out what the wanted rows gave.
-    ///
-    /// scores: `[scored rows, vocabulary]`; likeliest: one for each of the other rows
-    pub(super) fn new(
-        batch: &[Chunk<'_>],
-        vocabulary: usize,
-        scores: Vec<f32>,
-        likeliest: impl IntoIterator<Item = Option<u32>>,
-    ) -> Self {
-        let (mut first, mut likeliest) = (0, likeliest.into_iter());
-        let result = |chunk: &Chunk<'_>| match chunk.logits {
-            Logits::Likeliest => Given::Likeliest(likeliest.next().flatten()),
-            logits => {
-                let start = first;
-                first += logits.count(chunk.inputs.iter().map(Input::len).sum());
-                Given::Scores(start..first)
-            }
+    pub(super) fn new(wanted: &Wanted, vocabulary: usize, answers: Answers) -> Self {
+        let Answers { tokens, top, scores: values } = answers;
+        let scored = wanted.counts().scored;
+        let result = |(wish, rows): &(Wish, Range<usize>)| match wish {
+            Wish::Nothing => Given::Scores(0..0),
+            Wish::Scores => Given::Scores(rows.clone()),
+            Wish::Likeliest | Wish::Draw { .. } => Given::Token(Some(tokens[rows.start]).filter(|id| *id != NONE)),
+            Wish::Top { .. } => Given::Top(top[rows.start - scored].clone()),
         };
-        Self { results: batch.iter().map(result).collect(), values: scores, vocabulary }
+        Self { results: wanted.chunks.iter().map(result).collect(), values, vocabulary }
     }
 }
 
 /// The first of the largest finite scores. The largest is looked for lane by lane, so that it is in vectors, and then its
-/// place.
-pub(super) fn likeliest(scores: &[f32]) -> Option<u32> {
+/// place. [`NONE`] where no score is finite.
+pub(super) fn likeliest(scores: &[f32]) -> u32 {
     const LANES: usize = 16;
     // What is not a number is never greater, and infinity is no score.
     let greater = |top: f32, score: f32| if score > top && score < f32::INFINITY { score } else { top };
@@ -238,7 +300,7 @@ pub(super) fn likeliest(scores: &[f32]) -> Option<u32> {
     }
     let top = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, greater);
     let place = scores.iter().position(|&score| score == top && top > f32::NEG_INFINITY);
-    place.map(|place| place as u32)
+    place.map_or(NONE, |place| place as u32)
 }
 
 /// The places in its table of the blocks that a span writes.
@@ -297,16 +359,16 @@ mod tests {
     #[test]
     fn the_likeliest_is_the_first_of_the_largest_finite_scores() {
         let (nan, infinite) = (f32::NAN, f32::INFINITY);
-        assert_eq!(likeliest(&[]), None);
-        assert_eq!(likeliest(&[nan, infinite, -infinite, infinite]), None);
-        assert_eq!(likeliest(&[nan, -7.0, infinite, -3.0, -3.0]), Some(3));
+        assert_eq!(likeliest(&[]), NONE);
+        assert_eq!(likeliest(&[nan, infinite, -infinite, infinite]), NONE);
+        assert_eq!(likeliest(&[nan, -7.0, infinite, -3.0, -3.0]), 3);
         let mut scores = vec![-1.0; 100];
-        assert_eq!(likeliest(&scores), Some(0));
+        assert_eq!(likeliest(&scores), 0);
         (scores[17], scores[40], scores[99]) = (5.0, infinite, 5.0);
-        assert_eq!(likeliest(&scores), Some(17));
+        assert_eq!(likeliest(&scores), 17);
         scores[98] = 6.0;
-        assert_eq!(likeliest(&scores), Some(98));
+        assert_eq!(likeliest(&scores), 98);
         scores[0] = 6.0;
-        assert_eq!(likeliest(&scores), Some(0));
+        assert_eq!(likeliest(&scores), 0);
     }
 }

@@ -6,7 +6,7 @@ use tessera_checkpoint::TextConfig;
 use crate::{
     KvPool, ModelError,
     attention::Rows,
-    device::Device,
+    device::{Device, Phase},
     layers::{self, Bias, Linear, RmsNorm},
     rope::Rope,
     weights::{Weights, names},
@@ -67,10 +67,22 @@ impl Block {
         rows: Rows<'_>,
         rope: &Rope,
     ) -> Result<Tensor, ModelError> {
-        let qkv = self.qkv.forward(&self.input_norm.forward(hidden)?)?;
+        let device = &self.device;
+        pool.enter(Phase::Pointwise, device)?;
+        let normed = self.input_norm.forward(hidden)?;
+        pool.enter(Phase::Products, device)?;
+        let qkv = self.qkv.forward(&normed)?;
+        pool.enter(Phase::Attention, device)?;
         let attended = pool.attend(layer, &qkv, self.heads, rows, rope, self.window)?;
+        pool.enter(Phase::Products, device)?;
         let hidden = self.out.forward_added(&attended, hidden)?;
-        let gate_up = self.gate_up.forward(&self.post_norm.forward(&hidden)?)?;
-        self.down.forward_added(&layers::gated(&self.device, &gate_up)?, &hidden)
+        pool.enter(Phase::Pointwise, device)?;
+        let normed = self.post_norm.forward(&hidden)?;
+        pool.enter(Phase::Products, device)?;
+        let gate_up = self.gate_up.forward(&normed)?;
+        pool.enter(Phase::Pointwise, device)?;
+        let gated = layers::gated(device, &gate_up)?;
+        pool.enter(Phase::Products, device)?;
+        self.down.forward_added(&gated, &hidden)
     }
 }

@@ -5,7 +5,7 @@
 //! recorded before: its launches cost more time than they take otherwise. What rounding adds is padding, which changes
 //! no row's result.
 
-use candle_core::{DType as CandleType, Tensor};
+use candle_core::Tensor;
 use tessera_checkpoint::TextConfig;
 use tessera_kernels::splits;
 
@@ -13,7 +13,7 @@ use super::batch::{Chunk, Layout, Logits};
 use crate::{
     ModelError,
     attention::{DenseRows, Extents, Room},
-    device::{Device, Graph},
+    device::{Device, Graph, Results},
 };
 
 /// Batches of more rows are not rounded up: what a launch costs is little beside what they compute.
@@ -23,7 +23,7 @@ const MOST_PROGRAMS: usize = 48;
 
 /// What decode steps are rounded up to, if it is one: a single row a sequence, its logits wanted.
 pub(super) fn room(batch: &[Chunk<'_>], layout: &Layout<'_>) -> Option<Room> {
-    let decodes = |chunk: &Chunk<'_>| matches!(chunk.logits, Logits::Last | Logits::Likeliest);
+    let decodes = |chunk: &Chunk<'_>| !matches!(chunk.logits, Logits::None | Logits::All);
     let rows = layout.positions.len();
     if rows != batch.len() || rows > MOST_ROWS || !batch.iter().all(decodes) {
         return None;
@@ -46,7 +46,8 @@ fn rounded(rows: usize) -> usize {
 pub(crate) struct Programs {
     /// The one that was used last is last.
     kept: Vec<Program>,
-    outputs: Option<Outputs>,
+    /// Where all programs write what they give, for it is read before another one runs.
+    results: Option<Results>,
     /// Recording failed once; it is not tried again.
     given_up: bool,
 }
@@ -56,16 +57,16 @@ pub(super) struct Program {
     extents: Extents,
     /// The work of each device, in order.
     pub(super) stages: Vec<Stage>,
-    pub(super) outputs: Outputs,
+    pub(super) results: Results,
 }
 
-/// Where all programs write what they give, for it is read before another one runs.
-#[derive(Clone)]
-pub(super) struct Outputs {
-    /// `[most rows, vocabulary]`
-    pub(super) logits: Tensor,
-    /// u32, `[most rows]`: the likeliest tokens
-    pub(super) likeliest: Tensor,
+/// How a device is given its work.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// As one piece where it was recorded.
+    AtOnce,
+    /// Piece by piece, to be timed.
+    Singly,
 }
 
 /// The work of one device.
@@ -116,17 +117,16 @@ impl Programs {
         Ok(Program {
             extents,
             stages: devices.iter().enumerate().map(stage).collect::<Result<_, _>>()?,
-            outputs: self.outputs(devices[last], config.vocab_size)?,
+            results: self.results(devices[last], config.vocab_size)?.with_rows(extents.rows),
         })
     }
 
-    fn outputs(&mut self, device: &Device, vocabulary: usize) -> Result<Outputs, ModelError> {
-        if let Some(outputs) = &self.outputs {
-            return Ok(outputs.clone());
+    /// Room for what the most rows give.
+    fn results(&mut self, device: &Device, vocabulary: usize) -> Result<&Results, ModelError> {
+        match &mut self.results {
+            Some(results) => Ok(results),
+            none => Ok(none.insert(Results::room(device, MOST_ROWS, vocabulary)?)),
         }
-        let logits = device.room(&[MOST_ROWS, vocabulary])?;
-        let outputs = Outputs { logits, likeliest: device.room_of(&[MOST_ROWS], CandleType::U32)? };
-        Ok(self.outputs.insert(outputs).clone())
     }
 
     /// Keeps a program that ran.
@@ -137,14 +137,18 @@ impl Programs {
         self.kept.push(program);
     }
 
-    /// Runs `steps`, the work of a device: as it was recorded, or, the first time and where nothing is recorded, one after
-    /// the other.
+    /// Runs `steps`, the work of a device: as it was recorded, or, the first time and where nothing is recorded or `pace` says so, one
+    /// after the other.
     pub(super) fn run(
         &mut self,
         stage: &mut Stage,
         device: &Device,
+        pace: Pace,
         mut steps: impl FnMut(&Stage) -> Result<(), ModelError>,
     ) -> Result<(), ModelError> {
+        if pace == Pace::Singly {
+            return steps(stage);
+        }
         if let (State::Ran, Some(gpu), false) = (&stage.state, device.gpu(), self.given_up) {
             match gpu.record(|| steps(stage)) {
                 Ok(graph) => stage.state = State::Recorded(graph),

@@ -1,20 +1,30 @@
 //! A step the dense way: all that the host knows of it goes to the device in one copy, and nothing comes back before its
 //! result.
 
+use std::ops::Range;
+
 use candle_core::Tensor;
+use tessera_kernels::Wish;
 
 use super::{
     LanguageModel, Part,
     batch::{Chunk, Layout, Logits, StepLogits, Wanted},
-    decode::{self, Program, Programs},
+    decode::{self, Pace, Program, Programs},
     rows::Sources,
 };
 use crate::{
     KvPool, ModelError,
-    attention::{DenseRows, Packed, Room, Rows, Span, attends_together},
-    device::{Device, kernels},
+    attention::{DenseRows, Head, Packed, Room, Rows, Span, attends_together},
+    device::{Answers, Device, Phase, Results, kernels},
     layers::Matrix,
 };
+
+/// The scores of a step, kept for chunks to which only the largest were told.
+pub(crate) struct Kept {
+    results: Results,
+    /// The row of each chunk that may ask.
+    rows: Vec<Option<usize>>,
+}
 
 impl LanguageModel {
     pub(super) fn forward_dense(
@@ -23,12 +33,25 @@ impl LanguageModel {
         batch: &[Chunk<'_>],
         layout: &Layout<'_>,
     ) -> Result<StepLogits, ModelError> {
+        pool.kept = None;
         pool.finish_copies()?;
+        let wanted = layout.wanted_rows(batch, Logits::wish);
         let Matrix::Dense(embeddings) = &self.embeddings else { return Err(ModelError::Pool) };
         let sources = Sources::new(embeddings, batch, &self.first().device)?;
         match decode::room(batch, layout) {
-            Some(room) => self.decode(pool, batch, layout, &sources, room),
-            None => self.step(pool, batch, layout, &sources),
+            Some(room) => self.decode(pool, layout, &wanted, &sources, room),
+            None => self.step(pool, layout, &wanted, &sources),
+        }
+    }
+
+    /// Returns the scores of a chunk of which the last step told the largest.
+    pub(super) fn kept_scores(&self, pool: &KvPool, chunk: usize) -> Result<Vec<f32>, ModelError> {
+        let row = |kept: &Kept| kept.rows.get(chunk).copied().flatten();
+        match pool.kept.as_ref().and_then(|kept| Some((kept, row(kept)?))) {
+            Some((kept, row)) => kept.results.scores(&self.last().device, row),
+            None => {
+                Err(ModelError::Chunk { index: chunk, problem: "got no largest scores in the last step".to_owned() })
+            }
         }
     }
 
@@ -36,15 +59,16 @@ impl LanguageModel {
     fn step(
         &self,
         pool: &mut KvPool,
-        batch: &[Chunk<'_>],
         layout: &Layout<'_>,
+        wanted: &Wanted,
         sources: &Sources<'_>,
     ) -> Result<StepLogits, ModelError> {
         let (device, vocabulary) = (&self.last().device, self.config.vocab_size);
-        let Wanted { rows: wanted, scored } = layout.wanted_rows(batch);
         let (head_dim, window) = (self.config.head_dim, self.config.sliding_window);
         let together = |span: &Span<'_>| attends_together(device, head_dim, window, span);
-        let packed = Packed::new(&layout.spans, &sources.addresses, &wanted, together, Room::default());
+        let head = Head { rows: &wanted.rows, wishes: &wanted.wishes };
+        let packed = Packed::new(&layout.spans, &sources.addresses, head, together, Room::default());
+        pool.enter(Phase::Copies, &self.first().device)?;
         let rows = self.parts.iter().map(|part| DenseRows::new(&part.device, &packed));
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
         let mut hidden: Option<Tensor> = None;
@@ -52,36 +76,34 @@ impl LanguageModel {
             let arrived = hidden.map(|hidden| part.device.hand_over(&hidden)).transpose()?;
             hidden = Some(self.layers(part, pool, rows, arrived, sources)?);
         }
-        let (Some(hidden), Some(rows), false) = (hidden, rows.last(), wanted.is_empty()) else {
-            return Ok(StepLogits::new(batch, vocabulary, Vec::new(), None));
+        let (Some(hidden), Some(rows), false) = (hidden, rows.last(), wanted.rows.is_empty()) else {
+            return Ok(StepLogits::new(wanted, vocabulary, Answers::default()));
         };
         // The head runs only over the rows that are asked for.
-        let scores = self.scores(&hidden.index_select(&rows.wanted()?, 0)?)?;
-        let greedy = wanted.len() - scored;
-        let likeliest = match greedy {
-            0 => Vec::new(),
-            _ => kernels::argmax(device, &scores.narrow(0, scored, greedy)?)?.to_vec1()?,
-        };
-        let scores = if scored == 0 { Vec::new() } else { device.values(&scores.narrow(0, 0, scored)?)? };
-        Ok(StepLogits::new(batch, vocabulary, scores, likeliest.into_iter().map(token)))
+        let results = Results::room(device, wanted.rows.len(), vocabulary)?;
+        self.choose(pool, &hidden.index_select(&rows.wanted()?, 0)?, rows, &results)?;
+        self.read(pool, wanted, &results)
     }
 
     /// A batch of one row a sequence.
     fn decode(
         &self,
         pool: &mut KvPool,
-        batch: &[Chunk<'_>],
         layout: &Layout<'_>,
+        wanted: &Wanted,
         sources: &Sources<'_>,
         room: Room,
     ) -> Result<StepLogits, ModelError> {
-        let packed = Packed::new(&layout.spans, &sources.addresses, &[], |_| false, room);
+        // Rows stand in the order in which their results are read.
+        let spans: Vec<Span<'_>> = wanted.rows.iter().map(|chunk| layout.spans[*chunk as usize].clone()).collect();
+        let head = Head { rows: &[], wishes: &wanted.wishes };
+        let packed = Packed::new(&spans, &sources.addresses, head, |_| false, room);
         let devices: Vec<&Device> = self.parts.iter().map(|part| &part.device).collect();
         // What the pool keeps is taken out while its memory is written.
         let mut programs = std::mem::take(&mut pool.programs);
         let results = programs.take(packed.extents, &self.config, &devices).and_then(|mut program| {
             self.run(&mut programs, &mut program, pool, &packed, sources)?;
-            let results = self.read(&program, batch);
+            let results = self.read(pool, wanted, &program.results);
             programs.keep(program);
             results
         });
@@ -98,44 +120,40 @@ impl LanguageModel {
         packed: &Packed,
         sources: &Sources<'_>,
     ) -> Result<(), ModelError> {
-        let Program { stages, outputs, .. } = program;
+        let Program { stages, results, .. } = program;
         let mut before: Option<Tensor> = None;
         for (part, stage) in self.parts.iter().zip(stages) {
             let device = &part.device;
+            pool.enter(Phase::Copies, device)?;
             stage.rows.write(device, packed)?;
             if let (Some(arrived), Some(before)) = (&stage.arrived, before) {
                 arrived.slice_set(&device.hand_over(&before)?, 0, 0)?;
             }
-            programs.run(stage, device, |stage| {
+            let pace = if pool.is_timed() { Pace::Singly } else { Pace::AtOnce };
+            programs.run(stage, device, pace, |stage| {
                 let hidden = self.layers(part, pool, &stage.rows, stage.arrived.clone(), sources)?;
-                if let Some(left) = &stage.left {
-                    return Ok(left.slice_set(&hidden, 0, 0)?);
+                match &stage.left {
+                    Some(left) => Ok(left.slice_set(&hidden, 0, 0)?),
+                    None => self.choose(pool, &hidden, &stage.rows, results),
                 }
-                let scores = self.scores(&hidden)?;
-                outputs.likeliest.slice_set(&kernels::argmax(device, &scores)?, 0, 0)?;
-                Ok(outputs.logits.slice_set(&scores, 0, 0)?)
             })?;
             before = stage.left.clone();
         }
         Ok(())
     }
 
-    /// Reads what a decode step gave, as far as it is wanted.
-    fn read(&self, program: &Program, batch: &[Chunk<'_>]) -> Result<StepLogits, ModelError> {
-        let vocabulary = self.config.vocab_size;
-        let scored = |chunk: &Chunk<'_>| chunk.logits != Logits::Likeliest;
-        let count = batch.iter().filter(|chunk| scored(chunk)).count();
-        let mut scores = Vec::new();
-        if count > 0 {
-            scores = self.last().device.values(&program.outputs.logits.narrow(0, 0, batch.len())?)?;
+    /// Reads what a step gave, as far as it is wanted, and keeps the rest while somebody may ask for it.
+    fn read(&self, pool: &mut KvPool, wanted: &Wanted, results: &Results) -> Result<StepLogits, ModelError> {
+        let (counts, vocabulary) = (wanted.counts(), self.config.vocab_size);
+        let device = &self.last().device;
+        pool.enter(Phase::Copies, device)?;
+        let answers = results.read(device, counts)?;
+        pool.leave(device)?;
+        if counts.topped > 0 {
+            let row = |(wish, rows): &(Wish, Range<usize>)| matches!(wish, Wish::Top { .. }).then_some(rows.start);
+            pool.kept = Some(Kept { results: results.clone(), rows: wanted.chunks.iter().map(row).collect() });
         }
-        let mut likeliest = Vec::new();
-        if count < batch.len() {
-            likeliest = program.outputs.likeliest.to_vec1()?;
-            scores = of_some(batch, scored, &scores, vocabulary);
-        }
-        let likeliest = batch.iter().zip(likeliest).filter(|(chunk, _)| !scored(chunk)).map(|(_, id)| token(id));
-        Ok(StepLogits::new(batch, vocabulary, scores, likeliest))
+        Ok(StepLogits::new(wanted, vocabulary, answers))
     }
 
     /// The layers of a device, from the rows' embeddings on if it is the first: `[rows, hidden_size]`.
@@ -150,6 +168,7 @@ impl LanguageModel {
         sources: &Sources<'_>,
     ) -> Result<Tensor, ModelError> {
         let Part { device, layers, blocks, rope } = part;
+        pool.enter(Phase::Embedding, device)?;
         let mut hidden = match arrived {
             Some(arrived) => arrived,
             None => kernels::gather(device, &rows.sources()?, &sources.origins, self.config.hidden_size)?,
@@ -157,22 +176,24 @@ impl LanguageModel {
         for (layer, block) in layers.clone().zip(blocks) {
             hidden = block.forward(&hidden, layer, pool, Rows::Dense(rows), rope)?;
         }
+        pool.leave(device)?;
         Ok(hidden)
     }
 
-    /// hidden: `[rows, hidden_size]`; result: `[rows, vocabulary]`
-    fn scores(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
-        self.head.forward(&self.norm.forward(hidden)?)
+    /// Finds in the scores of rows what is wished for.
+    ///
+    /// hidden: `[rows, hidden_size]`
+    fn choose(
+        &self,
+        pool: &mut KvPool,
+        hidden: &Tensor,
+        rows: &DenseRows,
+        results: &Results,
+    ) -> Result<(), ModelError> {
+        let device = &self.last().device;
+        pool.enter(Phase::Head, device)?;
+        let scores = self.head.forward(&self.norm.forward(hidden)?)?;
+        pool.enter(Phase::Choice, device)?;
+        results.choose(device, &scores, &rows.wishes()?)
     }
-}
-
-/// The kernel's answer.
-fn token(id: u32) -> Option<u32> {
-    (id != tessera_kernels::NONE).then_some(id)
-}
-
-/// The scores of some of the chunks, each of which has one row.
-fn of_some(batch: &[Chunk<'_>], some: impl Fn(&Chunk<'_>) -> bool, scores: &[f32], vocabulary: usize) -> Vec<f32> {
-    let rows = batch.iter().zip(scores.chunks_exact(vocabulary)).filter(|(chunk, _)| some(chunk));
-    rows.flat_map(|(_, row)| row.iter().copied()).collect()
 }

@@ -70,7 +70,7 @@ fn scores_are_those_asked_for() {
     assert_eq!(logits.of(0).len(), 3 * 640);
     assert!(logits.of(1).is_empty());
     assert_eq!(logits.of(2), &logits.of(0)[2 * 640..]);
-    assert!((0..3).all(|chunk| logits.likeliest(chunk).is_none()));
+    assert!((0..3).all(|chunk| logits.token(chunk).is_none()));
     let nothing = loaded.language.forward(&mut pool, &[]).unwrap();
     assert_eq!(nothing.vocabulary(), 640);
 }
@@ -86,7 +86,7 @@ fn the_likeliest_token_comes_without_the_scores() {
     assert!(logits.of(0).is_empty() && logits.of(1).is_empty());
     assert_eq!((logits.of(2).len(), logits.of(3).len()), (640, 640));
     assert_ne!(logits.of(2), logits.of(3));
-    assert_eq!(logits.likeliest(0), Some(argmax(logits.of(2))));
+    assert_eq!(logits.token(0), Some(argmax(logits.of(2))));
 }
 
 #[test]

@@ -67,11 +67,11 @@ fn what_is_rounded_up_gives_what_is_not_bit_for_bit() {
         let greedy = loaded.language.forward(&mut pool, &decodes.batch(|_| Logits::Likeliest)).unwrap();
         for chunk in 0..5 {
             let best = Some(argmax(plain.of(chunk)));
-            assert_eq!(greedy.likeliest(chunk), best);
+            assert_eq!(greedy.token(chunk), best);
             assert!(greedy.of(chunk).is_empty());
             match chunk % 2 {
-                0 => assert_eq!((mixed.likeliest(chunk), mixed.of(chunk).len()), (best, 0)),
-                _ => assert!(mixed.likeliest(chunk).is_none() && mixed.of(chunk) == plain.of(chunk)),
+                0 => assert_eq!((mixed.token(chunk), mixed.of(chunk).len()), (best, 0)),
+                _ => assert!(mixed.token(chunk).is_none() && mixed.of(chunk) == plain.of(chunk)),
             }
         }
     }
@@ -91,8 +91,8 @@ fn likeliest_tokens_come_beside_all_else() {
     ];
     let logits = loaded.language.forward(&mut pool, &batch).unwrap();
     let last = &logits.of(2)[2 * 640..];
-    assert_eq!(logits.likeliest(0), Some(argmax(last)));
-    assert_eq!(logits.likeliest(3), Some(argmax(logits.of(4))));
+    assert_eq!(logits.token(0), Some(argmax(last)));
+    assert_eq!(logits.token(3), Some(argmax(logits.of(4))));
     assert_eq!([0, 1, 3].map(|chunk| logits.of(chunk).len()), [0; 3]);
     assert_ne!(last, logits.of(4));
 }

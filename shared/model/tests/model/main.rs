@@ -5,6 +5,7 @@
 mod chunks;
 mod copy;
 mod dense;
+mod draws;
 mod invariance;
 mod loading;
 mod parity;

@@ -3,6 +3,7 @@
 
 mod bench;
 mod continued;
+mod draws;
 mod fake;
 mod long;
 mod schedules;
@@ -29,6 +30,11 @@ fn drawn(seed: u64) -> Sampling {
         generator: Generator::Counter,
     };
     Sampling { choice: Choice::Draw(draw), ..Sampling::GREEDY }
+}
+
+fn top_k(count: usize) -> Sampling {
+    let Choice::Draw(draw) = drawn(1).choice else { unreachable!("it is drawn") };
+    Sampling { choice: Choice::Draw(Draw { top_k: NonZeroUsize::new(count), ..draw }), ..Sampling::GREEDY }
 }
 
 fn endless(tokens: usize, new: usize) -> GenerateRequest {
@@ -205,7 +211,10 @@ fn scores_are_wanted_only_where_they_are_looked_at() {
         (greedy(), Wanted::Likeliest),
         (samples(3, greedy()), Wanted::Likeliest),
         (endless(40, 4), Wanted::None),
-        (sampling(drawn(1)), Wanted::Last),
+        (sampling(drawn(1)), Wanted::Draw { temperature: 2.0, number: 0.243_906_195_515_733_56 }),
+        (samples(2, sampling(drawn(1))), Wanted::Last),
+        (samples(2, sampling(top_k(3))), Wanted::Top { temperature: None }),
+        (GenerateRequest { logprobs: Some(0), ..sampling(top_k(3)) }, Wanted::Last),
         (sampling(Sampling { min_new_tokens: 2, ..Sampling::GREEDY }), Wanted::Last),
         (sampling(Sampling { presence_penalty: 0.5, ..Sampling::GREEDY }), Wanted::Last),
         (GenerateRequest { logprobs: Some(0), ..greedy() }, Wanted::Last),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tessera_anyres::Geometry;
 use tessera_embedding::{ImageFeatures, ImageKey};
+use tessera_kernels::TopScores;
 use tessera_model::{Chunk, ImageEmbedding, Input, KvPool, LanguageModel, Logits, ModelError, StepLogits};
 
 use super::{ModelRunner, RunError, Scores, Slice};
@@ -53,8 +54,12 @@ impl Scores for StepLogits {
         self.of(slice)
     }
 
-    fn likeliest(&self, slice: usize) -> Option<u32> {
-        self.likeliest(slice)
+    fn token(&self, slice: usize) -> Option<u32> {
+        self.token(slice)
+    }
+
+    fn top(&self, slice: usize) -> Option<&TopScores> {
+        self.top(slice)
     }
 }
 
@@ -93,11 +98,17 @@ impl ModelRunner for CandleRunner {
             let logits = match slice.scores {
                 Wanted::None => Logits::None,
                 Wanted::Likeliest => Logits::Likeliest,
+                Wanted::Draw { temperature, number } => Logits::Draw { temperature, number },
+                Wanted::Top { temperature } => Logits::Top { temperature },
                 Wanted::Last => Logits::Last,
                 Wanted::All => Logits::All,
             };
             batch.push(Chunk { blocks: slice.blocks, start: slice.positions.start, inputs, logits });
         }
         self.model.forward(&mut self.pool, &batch).map_err(failed)
+    }
+
+    fn scores(&mut self, slice: usize) -> Result<Vec<f32>, RunError> {
+        self.model.scores(&self.pool, slice).map_err(failed)
     }
 }

@@ -5,7 +5,7 @@ mod twister;
 use tessera_api::language::Generator;
 
 use self::twister::Twister;
-use super::cuts::{Candidate, probabilities};
+use super::cuts::{Candidate, exponents, powers, probabilities};
 
 /// The numbers of one sample.
 #[derive(Clone, Debug)]
@@ -42,6 +42,14 @@ impl Numbers {
         }
     }
 
+    /// The number that a token at a position is drawn by, if one is all that it takes.
+    pub(super) fn at(&self, position: usize) -> Option<f64> {
+        match self {
+            Self::Counter { stream } => Some(uniform(*stream, position)),
+            Self::Torch(_) => None,
+        }
+    }
+
     /// Draws one of the candidates, which are in order of their ids; `None` when there is none.
     pub(super) fn draw(&mut self, candidates: &[Candidate], place: Place) -> Option<u32> {
         match self {
@@ -52,16 +60,8 @@ impl Numbers {
 }
 
 /// The candidate in whose part of the unit interval a number falls; parts are as long as candidates are likely.
-fn inverse(candidates: &[Candidate], number: f64) -> Option<u32> {
-    let top = candidates.iter().map(|one| one.score).fold(f32::NEG_INFINITY, f32::max);
-    let weights: Vec<f64> = candidates.iter().map(|one| f64::from(one.score - top).exp()).collect();
-    let mut left = number * weights.iter().sum::<f64>();
-    let drawn = candidates.iter().zip(&weights).find(|(_, weight)| {
-        left -= *weight;
-        left < 0.0
-    });
-    // Rounding may leave nothing behind the last part.
-    drawn.map(|(one, _)| one).or(candidates.last()).map(|one| one.id)
+pub(super) fn inverse(candidates: &[Candidate], number: f64) -> Option<u32> {
+    powers(candidates).find(number, exponents(candidates))
 }
 
 /// What `torch.multinomial` does to draw once: it divides every id's probability by a number of an exponential distribution

@@ -3,6 +3,7 @@
 pub(in crate::engine) mod golden;
 mod reference;
 mod tiny;
+mod top;
 
 use std::num::NonZeroUsize;
 

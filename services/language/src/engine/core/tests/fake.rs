@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 
 use tessera_embedding::{ImageFeatures, ImageKey};
+use tessera_kernels::reference::{Found, choose};
+use tessera_kernels::{NONE, TOP_WORDS, TopScores, Wish};
 
 use crate::engine::chain::Run;
 use crate::engine::runner::{ModelRunner, RunError, Scores, Slice};
@@ -11,6 +13,8 @@ use crate::engine::scheduler::Wanted;
 use crate::engine::{BLOCK_POSITIONS, BlockId};
 
 pub(super) const VOCABULARY: usize = 97;
+/// The largest scores that it tells: too few for some draws.
+const TOLD: usize = 6;
 
 /// Input and hash of everything up to it.
 type Position = (u64, u64);
@@ -25,6 +29,13 @@ pub(super) struct FakeRunner {
     pub(super) largest_step: usize,
     pub(super) computed: usize,
     pub(super) fails: bool,
+    /// It gives all scores where less is wanted, as the CPU does.
+    pub(super) gives_all: bool,
+    /// How often it was asked for all scores because the largest did not suffice, and how often it told only these or a token.
+    pub(super) asked_again: usize,
+    pub(super) spared: usize,
+    /// All scores of the last step's slices that got the largest.
+    kept: Vec<Option<Vec<f32>>>,
 }
 
 /// What each slice wanted, and no more: who looks at what was not asked for fails.
@@ -34,7 +45,8 @@ pub(super) struct FakeScores(Vec<Given>);
 #[derive(Debug)]
 enum Given {
     Nothing,
-    Likeliest(u32),
+    Token(u32),
+    Top(TopScores),
     Scores(Vec<f32>),
 }
 
@@ -42,14 +54,24 @@ impl Scores for FakeScores {
     fn of(&self, slice: usize) -> &[f32] {
         match &self.0[slice] {
             Given::Scores(scores) => scores,
+            // Who is drawn for may have got all scores instead.
+            Given::Token(_) | Given::Top(_) => &[],
             other => panic!("scores are looked at where {other:?} was wanted"),
         }
     }
 
-    fn likeliest(&self, slice: usize) -> Option<u32> {
+    fn token(&self, slice: usize) -> Option<u32> {
         match &self.0[slice] {
-            Given::Likeliest(id) => Some(*id),
-            other => panic!("the likeliest is looked at where {other:?} was wanted"),
+            Given::Token(id) => Some(*id).filter(|id| *id != NONE),
+            other => panic!("a token is looked at where {other:?} was wanted"),
+        }
+    }
+
+    fn top(&self, slice: usize) -> Option<&TopScores> {
+        match &self.0[slice] {
+            Given::Top(top) => Some(top),
+            Given::Scores(_) => None,
+            other => panic!("the largest are looked at where {other:?} was wanted"),
         }
     }
 }
@@ -71,21 +93,31 @@ fn scores(past: u64) -> impl Iterator<Item = f32> {
     (0..VOCABULARY as u64).map(move |id| (mix(past, id) % 1000) as f32 / 100.0)
 }
 
-/// The first of the largest.
-fn likeliest(past: u64) -> u32 {
-    let (mut likeliest, mut largest) = (0, f32::NEG_INFINITY);
-    for (id, score) in (0..).zip(scores(past)) {
-        if score > largest {
-            (likeliest, largest) = (id, score);
-        }
-    }
-    likeliest
+/// What a device finds in the scores: a token, and the largest.
+fn found(past: u64, wish: Wish) -> (u32, TopScores) {
+    let scores: Vec<f32> = scores(past).collect();
+    let (mut token, mut top, mut kept) = ([NONE], [0; TOP_WORDS], vec![0.0; VOCABULARY]);
+    let found = Found { tokens: &mut token, top: &mut top, scores: &mut kept, stride: VOCABULARY };
+    choose(found, &scores, &[wish], VOCABULARY);
+    let mut top = TopScores::read(&top);
+    top.pairs.truncate(TOLD);
+    (token[0], top)
 }
 
 impl FakeRunner {
     pub(super) fn new(blocks: usize) -> Self {
-        let (images, pages) = (HashMap::new(), vec![[None; BLOCK_POSITIONS]; blocks]);
-        Self { pages, images, checked: usize::MAX, largest_step: 0, computed: 0, fails: false }
+        Self {
+            pages: vec![[None; BLOCK_POSITIONS]; blocks],
+            images: HashMap::new(),
+            checked: usize::MAX,
+            largest_step: 0,
+            computed: 0,
+            fails: false,
+            gives_all: false,
+            asked_again: 0,
+            spared: 0,
+            kept: Vec::new(),
+        }
     }
 
     fn at(&mut self, table: &[BlockId], position: usize) -> &mut Option<Position> {
@@ -134,7 +166,8 @@ impl ModelRunner for FakeRunner {
             return Err(RunError::Model("out of luck".into()));
         }
         let (mut all, mut rows) = (Vec::new(), 0);
-        for slice in step {
+        self.kept = vec![None; step.len()];
+        for (index, slice) in step.iter().enumerate() {
             let mut past = self.past(slice.blocks, slice.positions.start);
             let mut position = slice.positions.start;
             let mut every = Vec::new();
@@ -159,7 +192,17 @@ impl ModelRunner for FakeRunner {
             rows += slice.positions.len();
             all.push(match slice.scores {
                 Wanted::None => Given::Nothing,
-                Wanted::Likeliest => Given::Likeliest(likeliest(past)),
+                Wanted::Likeliest => Given::Token(found(past, Wish::Likeliest).0),
+                Wanted::Draw { .. } | Wanted::Top { .. } if self.gives_all => Given::Scores(scores(past).collect()),
+                Wanted::Draw { temperature, number } => {
+                    self.spared += 1;
+                    Given::Token(found(past, Wish::Draw { temperature, number }).0)
+                }
+                Wanted::Top { temperature } => {
+                    self.spared += 1;
+                    self.kept[index] = Some(scores(past).collect());
+                    Given::Top(found(past, Wish::Top { temperature }).1)
+                }
                 Wanted::Last => Given::Scores(scores(past).collect()),
                 Wanted::All => Given::Scores(every),
             });
@@ -167,5 +210,10 @@ impl ModelRunner for FakeRunner {
         self.largest_step = self.largest_step.max(rows);
         self.computed += rows;
         Ok(FakeScores(all))
+    }
+
+    fn scores(&mut self, slice: usize) -> Result<Vec<f32>, RunError> {
+        self.asked_again += 1;
+        Ok(self.kept[slice].take().expect("it got the largest scores, and asks once"))
     }
 }

@@ -1,6 +1,6 @@
-//! `gather` and `argmax`.
+//! `gather`.
 
-use tessera_kernels::{Element, NONE, launch, reference};
+use tessera_kernels::{Element, launch, reference};
 
 use crate::{
     case::{Argument, assert_same, for_each_kind, memory, number, numbers, run},
@@ -37,39 +37,6 @@ fn gather_copies_rows_from_anywhere() {
             let launch = launch::gather(T::KIND, rows, width).unwrap();
             let found = run(&mut program, &launch, &arguments, &[0]);
             assert_same(&numbers::<T>(&found[0]), &expected, &format!("{rows} rows of {width}"));
-        }
-    }
-    for_each_kind!(check);
-}
-
-#[test]
-fn argmax_takes_the_first_of_the_largest_finite() {
-    fn check<T: Element>() {
-        let (mut program, mut random) = (Program::start(), Random::new(2));
-        for round in 0..24 {
-            let (rows, vocabulary) = (1 + random.below(3), random.pick(&[1, 5, 31, 32, 33, 250, 1003, 8192, 9001]));
-            let mut logits: Vec<T> = random.numbers(rows * vocabulary, 4.0);
-            for logit in &mut logits {
-                // Equal largest ones, and what is not finite.
-                let spoiled = [4.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0];
-                if random.below(if round % 2 == 0 { 8 } else { 1000 }) == 0 {
-                    *logit = T::from_f32(random.pick(&spoiled));
-                }
-            }
-            if round % 3 == 0 {
-                let start = random.below(rows) * vocabulary;
-                let nothing = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
-                logits[start..start + vocabulary].fill_with(|| T::from_f32(random.pick(&nothing)));
-            }
-            let mut expected = vec![0; rows];
-            reference::argmax(&mut expected, &logits, vocabulary);
-            let shift = random.shift();
-            let arguments =
-                [memory(&vec![7u32; rows]), memory(&logits).shifted::<T>(shift), number(rows), number(vocabulary)];
-            let launch = launch::argmax(T::KIND, rows, vocabulary).unwrap();
-            let found = run(&mut program, &launch, &arguments, &[0]);
-            assert_eq!(numbers::<u32>(&found[0]), expected, "{rows} rows of {vocabulary}");
-            assert!(round % 3 != 0 || expected.contains(&NONE), "a row of nothing finite");
         }
     }
     for_each_kind!(check);
