@@ -3,6 +3,7 @@
 //! A key that is `null` counts as absent, as it does for most keys of the reference; the one exception has its own
 //! method, [`Section::size_or_null`].
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -12,6 +13,8 @@ use crate::CheckpointError;
 
 /// Longest value that an error message repeats.
 const LONGEST_SHOWN: usize = 120;
+/// What a size may be.
+const SIZES: RangeInclusive<usize> = 1..=i32::MAX as usize;
 
 /// A JSON file whose top level is an object.
 pub(crate) struct File {
@@ -102,9 +105,9 @@ impl<'a> Section<'a> {
         self.read(key, "a number that is not negative", as_size)
     }
 
-    /// Reads a size: at least 1.
+    /// Reads a size: at least 1, and so small that no product of two overflows.
     pub(crate) fn size(&self, key: &str) -> Result<Option<usize>, CheckpointError> {
-        self.read(key, "a number of at least 1", |value| as_size(value).filter(|&size| size > 0))
+        self.read(key, "a number from 1 to 2147483647", |value| as_size(value).filter(|size| SIZES.contains(size)))
     }
 
     /// Reads a size for which `null` means "none" and absence means `absent`.

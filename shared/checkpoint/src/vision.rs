@@ -1,5 +1,7 @@
 //! The vision tower's configuration (`vision_config`, reference: `CLIPVisionConfig`, `SiglipVisionConfig`).
 
+use tessera_anyres::MAX_GRID_SIDE;
+
 use crate::CheckpointError;
 use crate::json::Section;
 
@@ -127,6 +129,10 @@ impl VisionConfig {
         }
         if !config.hidden_size.is_multiple_of(config.heads) {
             return Err(section.invalid_pair("num_attention_heads", config.heads, "hidden_size", config.hidden_size));
+        }
+        if config.image_size > MAX_GRID_SIDE {
+            let expected = format!("at most {MAX_GRID_SIDE}, the longest side of a grid");
+            return Err(section.invalid("image_size", &config.image_size.to_string(), &expected));
         }
         if config.patch_size > config.image_size {
             let expected = format!("at most image_size, {}", config.image_size);

@@ -1,85 +1,23 @@
 //! Files that lie: nothing panics, nothing takes more memory than an image of its size needs, and what the headers say is
 //! what decoding gives.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails it by panicking")]
-#![expect(unsafe_code, reason = "a counting allocator is the only way to see what a codec takes")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::fs;
-use std::path::PathBuf;
+use std::io::Cursor;
 
 use proptest::prelude::*;
 use tessera_anyres::ImageSize;
-use tessera_image::{DecodeOptions, Format, ImageError, Limits, Source, decode, probe};
-
-/// Counts what each thread holds. (libjpeg takes memory past this; what it takes follows from the size alone.)
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<usize> = const { Cell::new(0) };
-    static PEAK: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count(taken: usize, given: usize) {
-    let held = HELD.get().saturating_add(taken).saturating_sub(given);
-    HELD.set(held);
-    PEAK.set(PEAK.get().max(held));
-}
-
-// SAFETY: every call is the system allocator's own; counting touches no memory of theirs.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 0);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 0);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size, layout.size());
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        count(0, layout.size());
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
+use tessera_image::{DecodeOptions, ImageError, Limits, Source, decode, probe};
+use tessera_testkit::{Counting, damaged, default_cases, fixtures_dir, peak};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Runs `work` and says how many bytes more than before it held at most.
-fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let before = HELD.get();
-    PEAK.set(before);
-    let result = work();
-    (result, PEAK.get() - before)
-}
-
-fn fixtures() -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "..", "..", "tests", "fixtures"].iter().collect()
-}
-
 fn fixture(name: &str) -> Vec<u8> {
-    fs::read(fixtures().join(name)).unwrap()
+    fs::read(fixtures_dir().join(name)).unwrap()
 }
 
 const LIMITS: Limits = Limits { bytes: 1 << 20, pixels: 1 << 22, side: 1 << 13 };
-
-/// The most bytes that decoding may hold at once. A lossy WebP names the length of a part of itself in 24 bits, and the
-/// codec makes room for one such part before it finds out that the file is shorter.
-fn most(format: Format, pixels: usize, bytes: &[u8]) -> usize {
-    let part = if format == Format::WebP { 1 << 24 } else { 0 };
-    40 * pixels + bytes.len() + (8 << 20) + part
-}
 
 /// Checks what must hold for any bytes at all.
 fn check(bytes: &[u8]) {
@@ -90,13 +28,14 @@ fn check(bytes: &[u8]) {
         match (&probed, decoded) {
             (Ok(probed), Ok(image)) => {
                 assert_eq!(probed.size_for(source), image.size());
-                let pixels = image.size().pixels() as usize;
-                assert!(taken < most(probed.format, pixels, bytes), "{pixels} pixels took {taken} bytes");
+                let (size, most) = (image.size(), probed.decoding_bytes(bytes.len()));
+                assert!((taken as u64) < most, "{size} took {taken} bytes, {most} are said to be the most");
             }
             (Ok(probed), Err(error)) => {
                 assert!(!error.to_string().contains("panicked"), "{error}");
-                let pixels = probed.size.pixels() as usize;
-                assert!(taken < most(probed.format, pixels, bytes), "{pixels} pixels took {taken} bytes: {error}");
+                assert!(error.reason().starts_with("IMAGE_"), "{error}");
+                let (size, most) = (probed.size, probed.decoding_bytes(bytes.len()));
+                assert!((taken as u64) < most, "{size} took {taken} bytes, {most} are said to be the most: {error}");
             }
             (Err(expected), decoded) => assert_eq!(decoded.as_ref().err(), Some(expected)),
         }
@@ -219,6 +158,129 @@ fn pixel_data_beyond_the_image_is_not_expanded() {
     check(&file);
 }
 
+/// A picture of `side` x `side` pixels in the form of each format that takes most memory: all channels, 16 bits where there
+/// are any, transparency. Nothing in it repeats, or everything is zero.
+fn costly(side: u16, noisy: bool) -> Vec<(&'static str, Vec<u8>)> {
+    let (width, pixels) = (u32::from(side), usize::from(side) * usize::from(side));
+    let mut state = 1_u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        if noisy { (state >> 24) as u8 } else { 0 }
+    };
+    let wide: Vec<u8> = (0..8 * pixels).map(|_| noise()).collect();
+    let narrow = &wide[..4 * pixels];
+
+    let mut png_file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut png_file, width, width);
+    encoder.set_color(png::ColorType::Rgba);
+    encoder.set_depth(png::BitDepth::Sixteen);
+    encoder.write_header().unwrap().write_image_data(&wide).unwrap();
+
+    let mut gif_file = Vec::new();
+    let frame = gif::Frame::from_indexed_pixels(side, side, &wide[..pixels], Some(0));
+    gif::Encoder::new(&mut gif_file, side, side, &[7; 768]).unwrap().write_frame(&frame).unwrap();
+
+    let mut tiff_file = Cursor::new(Vec::new());
+    let samples: Vec<u16> = wide.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
+    let encoder = tiff::encoder::TiffEncoder::new(&mut tiff_file).unwrap();
+    let mut encoder = encoder.with_compression(tiff::encoder::Compression::Lzw);
+    let mut image = encoder.new_image::<tiff::encoder::colortype::RGBA16>(width, width).unwrap();
+    image.rows_per_strip(width).unwrap();
+    image.write_data(&samples).unwrap();
+
+    let mut webp_file = Vec::new();
+    let encoder = image_webp::WebPEncoder::new(&mut webp_file);
+    encoder.encode(narrow, width, width, image_webp::ColorType::Rgba8).unwrap();
+
+    let mut bmp_file = b"BM".to_vec();
+    let header =
+        [54 + 12 + 4 * pixels as u32, 0, 122, 108, width, width, 1 | 32 << 16, 3, 4 * pixels as u32, 0, 0, 0, 0];
+    let masks = [0xff_0000, 0xff00, 0xff, 0xff00_0000_u32];
+    let rest = [0; 13];
+    for number in header.into_iter().chain(masks).chain(rest) {
+        bmp_file.extend_from_slice(&number.to_le_bytes());
+    }
+    bmp_file.extend_from_slice(narrow);
+    vec![("png", png_file), ("gif", gif_file), ("tiff", tiff_file.into_inner()), ("webp", webp_file), ("bmp", bmp_file)]
+}
+
+#[test]
+fn what_decoding_holds_is_no_more_than_what_it_says_beforehand() {
+    for noisy in [true, false] {
+        for (name, file) in costly(1024, noisy) {
+            let limits = Limits { bytes: 1 << 24, ..LIMITS };
+            let most =
+                probe(&file, &limits).unwrap_or_else(|error| panic!("{name}: {error}")).decoding_bytes(file.len());
+            for source in [Source::File, Source::Opened] {
+                let (decoded, taken) = peak(|| decode(&file, &DecodeOptions { limits, source }));
+                decoded.unwrap_or_else(|error| panic!("{name}: {error}"));
+                println!("{name}, {source:?}: {:.1} bytes a pixel", taken as f64 / f64::from(1 << 20));
+                assert!((taken as u64) < most, "{name} took {taken} bytes, {most} are said to be the most");
+            }
+        }
+    }
+    let most = Limits::default().decoding_bytes();
+    assert!(most >= 24 * Limits::default().pixels && most < 2 << 30, "{most}");
+}
+
+#[test]
+fn pixels_beyond_a_small_image_are_not_expanded_in_any_format() {
+    let one = 1_u16.to_le_bytes();
+    for (name, mut file) in costly(2048, false) {
+        match name {
+            "png" => {
+                file[16..24].copy_from_slice(&[0, 0, 0, 1, 0, 0, 0, 1]);
+                let header = chunk(b"IHDR", &file[16..29]);
+                file[8..33].copy_from_slice(&header);
+            }
+            "gif" => {
+                file[6..10].copy_from_slice(&[one, one].concat());
+                // Behind the palette: an extension, and then the frame.
+                let frame = 13 + 768 + file[13 + 768..].iter().position(|&byte| byte == b',').unwrap();
+                file[frame + 5..frame + 9].copy_from_slice(&[one, one].concat());
+            }
+            "tiff" => {
+                for tag in [0x100, 0x101, 0x116] {
+                    let at = tiff_value(&file, tag);
+                    file[at..at + 2].copy_from_slice(&one);
+                }
+            }
+            "bmp" => file[18..26].copy_from_slice(&[1, 0, 0, 0, 1, 0, 0, 0]),
+            // Its size is part of what is compressed: here a frame is larger than the canvas that it is for.
+            _ => {
+                let image = file[12..].to_vec();
+                let flags = [0b10, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                let frame = [&[0; 6][..], &2047_u32.to_le_bytes()[..3], &2047_u32.to_le_bytes()[..3], &[0; 4], &image];
+                let frame = frame.concat();
+                let part = |tag: &[u8; 4], data: &[u8]| [tag, &(data.len() as u32).to_le_bytes()[..], data].concat();
+                let parts = [part(b"VP8X", &flags), part(b"ANIM", &[0; 6]), part(b"ANMF", &frame)].concat();
+                file = [&b"RIFF"[..], &(4 + parts.len() as u32).to_le_bytes(), b"WEBP", &parts].concat();
+            }
+        }
+        let limits = Limits { bytes: 1 << 25, ..LIMITS };
+        let probed = probe(&file, &limits).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(probed.size, ImageSize::new(1, 1), "{name}");
+        let (_, taken) = peak(|| decode(&file, &DecodeOptions { limits, source: Source::Opened }));
+        let most = probed.decoding_bytes(file.len());
+        assert!((taken as u64) < most, "{name} took {taken} bytes, {most} are said to be the most");
+    }
+}
+
+#[test]
+fn of_many_frames_only_the_first_is_decoded() {
+    let (side, frames) = (512, 200);
+    let mut file = Vec::new();
+    let mut encoder = gif::Encoder::new(&mut file, side, side, &[7; 768]).unwrap();
+    for _ in 0..frames {
+        let pixels = vec![0; usize::from(side) * usize::from(side)];
+        encoder.write_frame(&gif::Frame::from_indexed_pixels(side, side, pixels, None)).unwrap();
+    }
+    drop(encoder);
+    let (image, taken) = peak(|| decode(&file, &DecodeOptions::default()).unwrap());
+    assert_eq!(image.size(), ImageSize::new(512, 512));
+    assert!(taken < 12 << 20, "took {taken} bytes");
+}
+
 #[test]
 fn strips_that_lie_are_refused() {
     let file = fixture("images/lzw.tif");
@@ -263,22 +325,28 @@ fn every_prefix_of_a_small_file_of_each_format_is_handled() {
     }
 }
 
-fn all_files() -> Vec<Vec<u8>> {
-    let mut names: Vec<PathBuf> =
-        fs::read_dir(fixtures().join("images")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    names.sort();
-    names
-        .into_iter()
-        .filter(|path| path.extension().is_some_and(|end| end != "json"))
-        .map(|path| fs::read(path).unwrap())
-        .collect()
+/// The image files of the test kit that a mutation can be told from: photographs are only more of the same.
+fn corpus() -> Vec<Vec<u8>> {
+    let entries = fs::read_dir(fixtures_dir().join("images")).unwrap().map(|entry| entry.unwrap().path());
+    let images = entries.filter(|path| path.extension().is_some_and(|end| end != "json"));
+    let mut files: Vec<Vec<u8>> = images.map(|path| fs::read(path).unwrap()).collect();
+    files.sort();
+    files
 }
 
-const MAGIC: [&[u8]; 7] =
-    [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0\x08\0\0\0", b"RIFF\x40\0\0\0WEBPVP8 "];
+const MAGIC: [&[u8]; 8] = [
+    b"",
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF89a",
+    b"BM",
+    b"II*\0\x08\0\0\0",
+    b"MM\0+\0\x08\0\0\0\0\0\0\0\x10",
+    b"RIFF\x40\0\0\0WEBPVP8 ",
+];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(default_cases(3000))]
 
     #[test]
     fn random_bytes_are_handled(magic in 0..MAGIC.len(), rest in prop::collection::vec(any::<u8>(), 0..400)) {
@@ -286,24 +354,7 @@ proptest! {
     }
 
     #[test]
-    fn changed_files_are_handled(
-        which in any::<prop::sample::Index>(),
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
-        early in any::<bool>(),
-        cut in any::<Option<prop::sample::Index>>(),
-    ) {
-        thread_local! {
-            static FILES: Vec<Vec<u8>> = all_files();
-        }
-        let mut file = FILES.with(|files| which.get(files).clone());
-        for (place, value) in changes {
-            let range = if early { file.len().min(96) } else { file.len() };
-            let at = place.index(range);
-            file[at] = value;
-        }
-        if let Some(cut) = cut {
-            file.truncate(cut.index(file.len()));
-        }
+    fn changed_files_are_handled(file in damaged(corpus())) {
         check(&file);
     }
 }

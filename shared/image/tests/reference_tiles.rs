@@ -53,3 +53,26 @@ fn tiles_of_56_pixels_equal_the_references() {
 fn tiles_of_42_pixels_equal_the_references() {
     check("mistral_oddgrid", "pixels_42.safetensors", 42);
 }
+
+#[test]
+fn a_frame_is_the_picture_that_pillow_pads() {
+    for (family, names) in [
+        ("mistral", &["one_image_0", "portrait_0", "two_images_0", "two_images_1"][..]),
+        ("mistral_oddgrid", &["one_image_0"]),
+    ] {
+        let checkpoint = Checkpoint::open(&fixtures().join(family)).unwrap();
+        let read = |path: PathBuf| decode(&fs::read(path).unwrap(), &DecodeOptions::default()).unwrap();
+        for resizer in [Resizer::Torchvision, Resizer::Pillow, Resizer::Pillow12] {
+            let preprocessor = Preprocessor::new(&checkpoint.processor.image, checkpoint.geometry(), resizer);
+            for name in names {
+                let framed = preprocessor.frame(&read(fixtures().join(format!("pictures/{name}.png")))).unwrap();
+                let expected = read(fixtures().join(format!("framed/{family}/{name}.png")));
+                assert_eq!(framed.size(), expected.size());
+                let differing = framed.data().iter().zip(expected.data()).filter(|(a, b)| a != b).count();
+                assert_eq!(differing, 0, "{family}, {name}: of {} bytes", framed.data().len());
+                // What fills its grid is left as it is.
+                assert_eq!(preprocessor.frame(&framed).unwrap(), framed);
+            }
+        }
+    }
+}

@@ -4,20 +4,26 @@
 //! and its questions, which are in `shared/demo-model`. A function here panics, and says why, when a fixture is missing or
 //! is not what it should be: a test has nothing better to do.
 
+mod authority;
 mod cases;
+mod damage;
 mod demo;
 mod distance;
 mod golden;
+mod memory;
 mod program;
 pub mod service;
 mod tensors;
 
 use std::path::{Path, PathBuf};
 
+pub use authority::{Authority, Identity};
 pub use cases::{CASES, Turn, conversations, picture, picture_count};
+pub use damage::{damaged, default_cases};
 pub use demo::{DEMO_MAX_TOKENS, DemoQuestion, DemoTurn, demo_model_dir, demo_questions};
 pub use distance::distance;
 pub use golden::{Golden, GoldenSampling};
+pub use memory::{Counting, peak};
 pub use program::Program;
 pub use tensors::{Pixels, pixels};
 

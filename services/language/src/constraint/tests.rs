@@ -3,6 +3,7 @@
 mod ahead;
 mod bounds;
 mod continued;
+mod damage;
 mod refusals;
 mod walks;
 

@@ -21,12 +21,12 @@ fn a_wrong_value_of_the_decoder_is_named_with_file_key_and_value() {
         (
             "text_config.hidden_size",
             json!("many"),
-            r#"text_config.hidden_size is "many", expected a number of at least 1"#,
+            r#"text_config.hidden_size is "many", expected a number from 1 to 2147483647"#,
         ),
         (
             "text_config.num_hidden_layers",
             json!(0),
-            "text_config.num_hidden_layers is 0, expected a number of at least 1",
+            "text_config.num_hidden_layers is 0, expected a number from 1 to 2147483647",
         ),
         (
             "text_config.num_key_value_heads",
@@ -70,6 +70,16 @@ fn a_wrong_value_of_tower_or_projector_is_named() {
             "vision_config.num_attention_heads",
             json!(7),
             "vision_config.num_attention_heads is 7, expected a divisor of hidden_size, 1024",
+        ),
+        (
+            "vision_config.image_size",
+            json!(65_536),
+            "vision_config.image_size is 65536, expected at most 32768, the longest side of a grid",
+        ),
+        (
+            "vision_config.num_hidden_layers",
+            json!(u64::MAX),
+            "vision_config.num_hidden_layers is 18446744073709551615, expected a number from 1 to 2147483647",
         ),
         ("vision_config.patch_size", json!(337), "vision_config.patch_size is 337, expected at most image_size, 336"),
         ("vision_config.num_channels", json!(4), "vision_config.num_channels is 4, supported: 3"),
@@ -206,7 +216,7 @@ fn a_wrong_sampling_default_is_named() {
         ("typical_p", json!(0), "typical_p is 0, expected above 0 and at most 1"),
         ("early_stopping", json!("soon"), "early_stopping is \"soon\", expected true, false or \"never\""),
         ("bad_words_ids", json!([[1], []]), "bad_words_ids is [[1],[]], expected a list of lists of token ids"),
-        ("num_beams", json!(0), "num_beams is 0, expected a number of at least 1"),
+        ("num_beams", json!(0), "num_beams is 0, expected a number from 1 to 2147483647"),
     ];
     for (key, value, expected) in cases {
         let files = files().with("generation_config.json", json!({})).set("generation_config.json", key, value);
