@@ -1,6 +1,7 @@
 //! What a model fixes for all its images: the grids it was trained on, its tile and its patch.
 
-use crate::{ImageSize, Plan, Tiles, plan, rules};
+use crate::plan::padding;
+use crate::{Frame, ImageSize, Plan, Shape, Tiles, plan, rules};
 
 /// The longest side, in pixels, that a grid may have. The shipped models stop at 1008; the bound keeps every count that
 /// follows from a grid far away from overflow, whatever a config says.
@@ -95,6 +96,35 @@ impl Geometry {
         plan::assemble(image, grid, resized, tiles, n, kept)
     }
 
+    /// Plans an image of `size` that is given this shape before it is cut.
+    #[must_use]
+    pub fn plan_of(&self, size: ImageSize, shape: Shape) -> Plan {
+        match shape {
+            Shape::Own => self.plan(size),
+            Shape::Constant => self.plan(self.constant_size()),
+        }
+    }
+
+    /// Returns the size that every image of [`Shape::Constant`] has: the grid with most pixels; of several, the one whose
+    /// sides differ least, then the earliest. It fills its own grid, so nothing of it is padded again or cut.
+    #[must_use]
+    pub fn constant_size(&self) -> ImageSize {
+        let rank = |grid: &ImageSize| (grid.pixels(), std::cmp::Reverse(grid.height.abs_diff(grid.width)));
+        // Of equal ones `max_by_key` takes the last.
+        let largest = self.pinpoints.iter().rev().max_by_key(|grid| rank(grid));
+        largest.copied().unwrap_or(ImageSize::new(self.tile, self.tile))
+    }
+
+    /// Says how an image of `size` is put into [`constant_size`](Self::constant_size): as large as fits with its aspect
+    /// kept, in the middle.
+    #[must_use]
+    pub fn frame(&self, size: ImageSize) -> Frame {
+        let image = ImageSize::new(size.height.max(1), size.width.max(1));
+        let whole = self.constant_size();
+        let resized = rules::resized(image, whole);
+        Frame { whole, resized, padding: padding(whole, resized) }
+    }
+
     /// Returns the grids to choose from, in pixels.
     #[must_use]
     pub fn pinpoints(&self) -> &[ImageSize] {
@@ -184,5 +214,19 @@ mod tests {
         }
         let pinpoint = ImageSize::new(1 << 16, 1 << 16);
         assert_eq!(Geometry::new(vec![pinpoint], 256, 16), Err(GeometryError::PinpointTooLarge { pinpoint }));
+    }
+
+    #[test]
+    fn the_constant_size_is_the_largest_grid_and_of_several_the_squarest_then_the_earliest() {
+        let of = |grids: &[(u32, u32)]| {
+            let grids = grids.iter().map(|&(down, across)| ImageSize::new(16 * down, 16 * across)).collect();
+            let size = Geometry::new(grids, 16, 4).unwrap().constant_size();
+            (size.height / 16, size.width / 16)
+        };
+        assert_eq!(of(&[(1, 2), (2, 1), (2, 2), (3, 1), (1, 3)]), (2, 2));
+        assert_eq!(of(&[(1, 4), (2, 2), (4, 1)]), (2, 2));
+        assert_eq!(of(&[(2, 3), (3, 2)]), (2, 3));
+        assert_eq!(of(&[(3, 2), (2, 3)]), (3, 2));
+        assert_eq!(of(&[(2, 2), (1, 5)]), (1, 5));
     }
 }

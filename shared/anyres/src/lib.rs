@@ -7,6 +7,7 @@
 //! * [`Geometry`] is the model's part: the grids it knows, its tile and its patch;
 //! * [`Geometry::plan`] gives the [`Plan`] of one image size: grid, resize, padding, counts;
 //! * [`Plan::sources`] and [`Plan::embedding_rows`] give the layout of features and of image tokens.
+//! * [`Geometry::frame`] is ours and not the reference's: how an image is given a [`Shape`] that tells nothing of it.
 //!
 //! The reference (`transformers`, `models/llava_next`) computes in floating point and rounds, so the results are those
 //! of its order of operations and not of exact arithmetic; `rules` follows it operation by operation.
@@ -16,7 +17,7 @@ mod plan;
 mod rules;
 
 pub use geometry::{Geometry, GeometryError, MAX_GRID_SIDE};
-pub use plan::{EmbeddingRow, Padding, PatchSource, Plan, Tiles};
+pub use plan::{EmbeddingRow, Frame, Padding, PatchSource, Plan, Shape, Tiles};
 
 /// The size of an image, of a tile or of a grid, in pixels. The reference writes (height, width), and so does this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

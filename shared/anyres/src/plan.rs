@@ -51,6 +51,27 @@ pub struct Padding {
     pub right: u32,
 }
 
+/// What shape an image is given before it is cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// Its own: its tiles, features and tokens tell its aspect, as in the reference.
+    #[default]
+    Own,
+    /// That of all others: scaled and padded to the model's largest grid, so that no count tells one image from another.
+    Constant,
+}
+
+/// How an image is put into the size that all of [`Shape::Constant`] have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Frame {
+    /// That size, in pixels.
+    pub whole: ImageSize,
+    /// The size, in pixels, that the image is resized to.
+    pub resized: ImageSize,
+    /// The border, in pixels, between the resized image and the edges.
+    pub padding: Padding,
+}
+
 /// Where a feature comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PatchSource {
@@ -136,9 +157,14 @@ pub(crate) fn assemble(
     patches_per_side: u32,
     kept: KeptWindow,
 ) -> Plan {
-    let (vertical, horizontal) = (grid.height - resized.height, grid.width - resized.width);
-    let (top, left) = (vertical / 2, horizontal / 2);
-    let padding = Padding { top, left, bottom: vertical - top, right: horizontal - left };
+    let padding = padding(grid, resized);
     let KeptWindow { first_row, first_column, rows, columns } = kept;
     Plan { image, grid, tiles, resized, padding, patches_per_side, first_row, first_column, rows, columns }
+}
+
+/// The border around an image of `resized` size in the middle of `whole`.
+pub(crate) fn padding(whole: ImageSize, resized: ImageSize) -> Padding {
+    let (vertical, horizontal) = (whole.height - resized.height, whole.width - resized.width);
+    let (top, left) = (vertical / 2, horizontal / 2);
+    Padding { top, left, bottom: vertical - top, right: horizontal - left }
 }

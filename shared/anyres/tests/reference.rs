@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use tessera_anyres::{EmbeddingRow, Geometry, ImageSize, PatchSource, Plan};
+use tessera_anyres::{EmbeddingRow, Geometry, ImageSize, PatchSource, Plan, Shape};
 
 const SIZES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/sizes_336.csv");
 
@@ -45,6 +45,58 @@ fn every_size_of_the_references_table_is_planned_as_the_reference_does() {
         count += 1;
     }
     assert_eq!(count, 2540);
+}
+
+#[test]
+fn in_constant_shape_every_size_of_the_table_has_the_same_plan() {
+    let geometry = llava_next();
+    let table = std::fs::read_to_string(SIZES).unwrap();
+    let plans: HashSet<Plan> = table
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let sides: Vec<u32> = line.split(',').take(2).map(|side| side.parse().unwrap()).collect();
+            let size = ImageSize::new(sides[0], sides[1]);
+            let frame = geometry.frame(size);
+            let pad = frame.padding;
+            assert_eq!(frame.whole, ImageSize::new(672, 672));
+            assert_eq!(pad.top + frame.resized.height + pad.bottom, 672, "{size}");
+            assert_eq!(pad.left + frame.resized.width + pad.right, 672, "{size}");
+            assert!(frame.resized.height == 672 || frame.resized.width == 672, "{size}");
+            assert!(pad.bottom - pad.top <= 1 && pad.right - pad.left <= 1, "{size}");
+            geometry.plan_of(size, Shape::Constant)
+        })
+        .collect();
+    let plans: Vec<Plan> = plans.into_iter().collect();
+    let [plan] = plans[..] else { panic!("{} plans", plans.len()) };
+    assert_eq!((plan.tile_count(), plan.feature_rows(), plan.image_tokens()), (5, 2880, 2928));
+    assert_eq!(geometry.plan_of(ImageSize::new(300, 2000), Shape::Own), geometry.plan(ImageSize::new(300, 2000)));
+}
+
+/// Whatever grids a checkpoint has, an image of the constant size is neither resized nor padded nor cut.
+#[test]
+fn an_image_of_the_constant_size_fills_its_grid() {
+    let mut checked = 0;
+    for first in 1..=4_u32 {
+        for second in 1..=4 {
+            for third in 1..=4 {
+                for (tile, patch) in [(336, 14), (384, 14), (56, 14), (27, 4)] {
+                    let grids = [(first, second), (second, third), (third, first), (1, 1)];
+                    let grids = grids.map(|(down, across)| ImageSize::new(down * tile, across * tile)).to_vec();
+                    let geometry = Geometry::new(grids, tile, patch).expect("the grids are whole tiles");
+                    let size = geometry.constant_size();
+                    let plan = geometry.plan(size);
+                    assert_eq!((plan.image, plan.grid, plan.resized), (size, size, size));
+                    assert_eq!((plan.first_row, plan.first_column), (0, 0));
+                    let n = geometry.patches_per_side();
+                    assert_eq!((plan.rows, plan.columns), (plan.tiles.down * n, plan.tiles.across * n));
+                    assert_eq!(plan.tile_count(), geometry.max_tiles());
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(checked, 256);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Domain types of `Gateway`: conversations in, events out.
 
 mod encode;
+mod image_url;
 mod settings;
 mod wire;
 
@@ -12,6 +13,7 @@ use tessera_embedding::ImageKey;
 
 pub use crate::language::FinishReason;
 pub use encode::{BatchRequest, BatchResponse, EncodeRequest, Encoded, MAX_ID_BYTES};
+pub use image_url::{ImageUrl, ImageUrlError, MAX_URL_BYTES};
 pub use settings::{BeamSettings, Settings};
 
 /// Stop strings that one request may name.
@@ -81,6 +83,8 @@ pub enum ImageSource {
     File(Bytes),
     /// By the handle of one that was encoded before.
     Stored(ImageKey),
+    /// By where the file is.
+    Url(ImageUrl),
 }
 
 /// What comes back: one `Started`, `PromptLogprobs` if they were asked for, any number of `Delta` and one `Finished` for

@@ -54,15 +54,19 @@ struct Decoded {
 /// image of its size needs.
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, ImageError> {
     let probe = probe(bytes, &options.limits)?;
-    // The codecs are other people's. One that panics on a hostile file must not take its caller down; nothing that it has
-    // touched outlives it.
-    let decoded = catch_unwind(AssertUnwindSafe(|| decode_stored(bytes, &probe)));
-    let Decoded { mut rgb, alpha } =
-        decoded.unwrap_or_else(|_| Err(ImageError::corrupt(probe.format, "its decoder panicked")))?;
-    if let (Source::Opened, Some(alpha)) = (options.source, alpha) {
-        colour::lay_over_white(&mut rgb, &alpha);
-    }
-    finish(&probe, options.source, rgb)
+    isolated(probe.format, || {
+        let Decoded { mut rgb, alpha } = decode_stored(bytes, &probe)?;
+        if let (Source::Opened, Some(alpha)) = (options.source, alpha) {
+            colour::lay_over_white(&mut rgb, &alpha);
+        }
+        finish(&probe, options.source, rgb)
+    })
+}
+
+/// Reads a file that may be hostile. The codecs are other people's: one that panics must not take its caller down, and
+/// nothing that it has touched outlives it.
+pub(crate) fn isolated<T>(format: Format, read: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(ImageError::corrupt(format, "its decoder panicked")))
 }
 
 /// Decodes the pixels as stored.
@@ -99,7 +103,23 @@ fn unpack(samples: &[u8], size: ImageSize, bits: usize) -> Vec<u8> {
 
 /// The memory, in bytes, that a codec may take for an image of `size`: 16-bit RGBA, and room for its tables.
 fn budget(size: ImageSize) -> usize {
-    usize::try_from(size.pixels().saturating_mul(8)).unwrap_or(usize::MAX).saturating_add(4 << 20)
+    usize::try_from(size.pixels().saturating_mul(8)).unwrap_or(usize::MAX).saturating_add(TABLES)
+}
+
+/// Bytes of a codec's tables and buffers, whatever the size of the image.
+const TABLES: usize = 4 << 20;
+/// Bytes of a pixel, at most, in all that is held of an image at once: what the codec works on (16-bit RGBA: 8), its
+/// result, and that in other colours and turned.
+const BYTES_PER_PIXEL: u64 = 24;
+/// A lossy WebP names the length of a part of itself in 24 bits, and the codec makes room for one such part before it
+/// finds out that the file is shorter.
+const WEBP_PART: u64 = 1 << 24;
+
+/// The most bytes that [`decode`] holds at once for an image of so many pixels in a file of so many bytes.
+pub(crate) fn most_bytes(format: Option<Format>, pixels: u64, file: usize) -> u64 {
+    let part = if format.is_none_or(|format| format == Format::WebP) { WEBP_PART } else { 0 };
+    // A file may be copied once.
+    pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(file as u64 + 2 * TABLES as u64 + part)
 }
 
 /// Fails when the codec found another size than the header reader: the two would disagree on the token count.
@@ -109,4 +129,20 @@ fn check_size(format: Format, found: (u32, u32), expected: ImageSize) -> Result<
         return Ok(());
     }
     Err(ImageError::corrupt(format, format!("its header says {expected} and its frame {found}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decoder_that_panics_is_an_error_of_its_file() {
+        let broken = || -> Result<(), ImageError> { panic!("index out of bounds") };
+        let error = isolated(Format::Gif, broken).unwrap_err();
+        assert_eq!(
+            (error.reason(), error.to_string().as_str()),
+            ("IMAGE_CORRUPT", "GIF image is corrupt: its decoder panicked")
+        );
+        assert_eq!(isolated(Format::Gif, || Ok(7)), Ok(7));
+    }
 }

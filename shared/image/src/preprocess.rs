@@ -1,7 +1,7 @@
 //! From RGB to the tiles that the vision tower reads.
 
 use rayon::prelude::*;
-use tessera_anyres::{Geometry, ImageSize, Plan};
+use tessera_anyres::{Frame, Geometry, ImageSize, Plan};
 use tessera_checkpoint::ImageProcessorConfig;
 use tessera_tensor::HostTensor;
 
@@ -20,6 +20,8 @@ pub struct Preprocessor {
     resizer: Resizer,
     /// For each channel, the number that stands for each byte.
     tables: Box<[[f32; 256]; CHANNELS]>,
+    /// What surrounds an image that is put into a frame.
+    background: [u8; CHANNELS],
 }
 
 /// The tiles of one image.
@@ -37,7 +39,10 @@ impl Preprocessor {
     #[must_use]
     pub fn new(config: &ImageProcessorConfig, geometry: Geometry, resizer: Resizer) -> Self {
         let table = |channel| std::array::from_fn(|byte| normalised(config, resizer, channel, byte as u8));
-        Self { geometry, resizer, tables: Box::new([table(0), table(1), table(2)]) }
+        let tables = Box::new([table(0), table(1), table(2)]);
+        // As the model's authors do it (`expand2square`): cut to whole numbers, not rounded.
+        let background = config.mean.map(|mean| (mean * 255.0) as u8);
+        Self { geometry, resizer, tables, background }
     }
 
     /// Makes the tiles of `image`: the whole image squashed to the base tile, and the image resized with its aspect kept,
@@ -63,6 +68,36 @@ impl Preprocessor {
         });
         let pixels = HostTensor::from_f32(vec![plan.tile_count(), CHANNELS, length, length], pixels)?;
         Ok(Preprocessed { plan, pixels })
+    }
+
+    /// Puts `image` into the size that all images of a constant shape have: resized with its aspect kept, by Pillow's
+    /// bicubic whatever resizer the tiles are made with, in the middle of a background of the processor's mean colour.
+    /// Whoever does that to a picture beforehand, and sends the result, gets the same features.
+    ///
+    /// # Errors
+    /// None that an image can cause, as of [`run`](Self::run).
+    pub fn frame(&self, image: &RgbImage) -> Result<RgbImage, ImageError> {
+        let Frame { whole, resized, padding } = self.geometry.frame(image.size());
+        let resized = Resizer::Pillow.resize(image, resized)?;
+        let row = CHANNELS * whole.width as usize;
+        let mut data = self.background.repeat(whole.height as usize * whole.width as usize);
+        let (top, left) = (padding.top as usize, CHANNELS * padding.left as usize);
+        let inner = CHANNELS * resized.size().width as usize;
+        for (target, source) in data.chunks_exact_mut(row).skip(top).zip(resized.data().chunks_exact(inner)) {
+            target[left..left + inner].copy_from_slice(source);
+        }
+        RgbImage::new(whole, data)
+    }
+
+    /// Returns the most bytes that making the tiles of an image of so many `pixels`, whose longest side is `side`, holds at
+    /// once: the image between its two passes, resized, in a frame, and its tiles.
+    #[must_use]
+    pub fn most_bytes(&self, pixels: u64, side: u32) -> u64 {
+        let tile = u64::from(self.geometry.tile());
+        let tiles = self.geometry.max_tiles() as u64 * tile * tile;
+        // Three bytes a pixel of the image and of its one pass to the base tile; of the grid three as bytes (twice in a
+        // frame, twice between passes) and twelve as numbers.
+        (3 * pixels).saturating_add(3 * u64::from(side) * tile).saturating_add(24 * tiles)
     }
 
     /// Returns the geometry that images are cut by.

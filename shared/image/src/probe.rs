@@ -11,6 +11,7 @@ use std::fmt;
 
 use tessera_anyres::ImageSize;
 
+use crate::decode::{isolated, most_bytes};
 use crate::{ImageError, Orientation, Source};
 
 /// The formats that are read.
@@ -68,12 +69,48 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Returns the most bytes that decoding holds at once for any image that these limits let pass.
+    #[must_use]
+    pub fn decoding_bytes(&self) -> u64 {
+        most_bytes(None, self.pixels, self.bytes)
+    }
+}
+
 impl Probe {
+    /// Returns the most bytes that decoding the image holds at once, the image included, from a file of `file` bytes.
+    #[must_use]
+    pub fn decoding_bytes(&self, file: usize) -> u64 {
+        most_bytes(Some(self.format), self.stored.pixels(), file)
+    }
+
     /// Returns the size that decoding gives for `source`: an opened image is not turned upright, unless its format
     /// does that by itself.
     #[must_use]
     pub fn size_for(&self, source: Source) -> ImageSize {
         if turns_upright(self.format, source) { self.size } else { self.stored }
+    }
+}
+
+impl Format {
+    /// Returns the format that a file of these first bytes has, of which twelve are enough; nothing for what is no image.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        const MAGIC: [(&[u8], Format); 9] = [
+            (b"\xff\xd8\xff", Format::Jpeg),
+            (b"\x89PNG\r\n\x1a\n", Format::Png),
+            (b"GIF87a", Format::Gif),
+            (b"GIF89a", Format::Gif),
+            (b"BM", Format::Bmp),
+            (b"II*\0", Format::Tiff),
+            (b"MM\0*", Format::Tiff),
+            (b"II+\0", Format::Tiff),
+            (b"MM\0+", Format::Tiff),
+        ];
+        if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
+            return Some(Self::WebP);
+        }
+        MAGIC.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|&(_, format)| format)
     }
 }
 
@@ -102,15 +139,15 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, ImageError> {
     if bytes.len() > limits.bytes {
         return Err(ImageError::TooManyBytes { bytes: bytes.len(), limit: limits.bytes });
     }
-    let format = format_of(bytes).ok_or(ImageError::UnknownFormat)?;
-    let header = match format {
+    let format = Format::of(bytes).ok_or(ImageError::UnknownFormat)?;
+    let header = isolated(format, || match format {
         Format::Jpeg => jpeg::header(bytes),
         Format::Png => png::header(bytes),
         Format::WebP => webp::header(bytes),
         Format::Gif => gif::header(bytes),
         Format::Bmp => bmp::header(bytes),
         Format::Tiff => tiff::header(bytes),
-    }?;
+    })?;
     let Header { stored, orientation } = header;
     if stored.pixels() == 0 {
         return Err(ImageError::corrupt(format, format!("size is {stored}")));
@@ -127,22 +164,4 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, ImageError> {
 /// Whether an image of `format` that comes from `source` is turned upright. The reference's TIFF reader always does.
 pub(crate) fn turns_upright(format: Format, source: Source) -> bool {
     source == Source::File || format == Format::Tiff
-}
-
-fn format_of(bytes: &[u8]) -> Option<Format> {
-    const MAGIC: [(&[u8], Format); 9] = [
-        (b"\xff\xd8\xff", Format::Jpeg),
-        (b"\x89PNG\r\n\x1a\n", Format::Png),
-        (b"GIF87a", Format::Gif),
-        (b"GIF89a", Format::Gif),
-        (b"BM", Format::Bmp),
-        (b"II*\0", Format::Tiff),
-        (b"MM\0*", Format::Tiff),
-        (b"II+\0", Format::Tiff),
-        (b"MM\0+", Format::Tiff),
-    ];
-    if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
-        return Some(Format::WebP);
-    }
-    MAGIC.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|&(_, format)| format)
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Event, FinishReason, Finished, GenerateRequest, ImagePlan, ImageSource, Logprobs, Message, Part, Role, Started,
-    Timings, TokenLogprob, Usage,
+    Event, FinishReason, Finished, GenerateRequest, ImagePlan, ImageSource, ImageUrlError, Logprobs, Message, Part,
+    Role, Started, Timings, TokenLogprob, Usage,
 };
 use crate::convert::{self, count, micros, missing};
 use crate::error::{Error, Result};
@@ -49,6 +49,12 @@ fn read_message(index: usize, message: proto::Message) -> Result<Message> {
                 Some(proto::image::Source::Key(key)) => {
                     Part::Image(ImageSource::Stored(convert::key(&format!("{}.image.key", field()), &key)?))
                 }
+                Some(proto::image::Source::Url(url)) => {
+                    let url = url.parse().map_err(|error: ImageUrlError| {
+                        Error::field("URL_INVALID", format!("{}.image.url", field()), error.to_string())
+                    })?;
+                    Part::Image(ImageSource::Url(url))
+                }
                 None => return Err(missing(&format!("{}.image.source", field()))),
             },
         });
@@ -79,6 +85,7 @@ impl From<Message> for proto::Message {
                 let source = match image {
                     ImageSource::File(data) => proto::image::Source::Data(data),
                     ImageSource::Stored(key) => proto::image::Source::Key(key.as_bytes().to_vec().into()),
+                    ImageSource::Url(url) => proto::image::Source::Url(url.as_url().to_string()),
                 };
                 proto::part::Content::Image(proto::Image { source: Some(source) })
             }
@@ -276,6 +283,10 @@ impl TryFrom<proto::Finished> for Finished {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use tessera_embedding::ImageKey;
+
+    use super::super::Settings;
     use super::*;
 
     #[test]
@@ -296,6 +307,35 @@ mod tests {
         ] {
             assert_eq!(Event::try_from(proto::GenerateResponse::from(event.clone())).unwrap(), event);
         }
+    }
+
+    #[test]
+    fn every_source_of_an_image_survives_the_wire() {
+        use tessera_embedding::EncoderFingerprint;
+        let key = ImageKey::of(b"", &EncoderFingerprint::of(&[]), b"image");
+        for source in [
+            ImageSource::File(Bytes::from_static(b"image")),
+            ImageSource::Stored(key),
+            ImageSource::Url("https://a.test/b.png?signature=c".parse().unwrap()),
+        ] {
+            let messages = vec![Message { role: Role::User, parts: vec![Part::Image(source)] }];
+            let request = GenerateRequest { request_id: "a".into(), messages, settings: Settings::default() };
+            assert_eq!(GenerateRequest::try_from(proto::GenerateRequest::from(request.clone())).unwrap(), request);
+        }
+    }
+
+    #[test]
+    fn a_url_that_is_none_names_its_field() {
+        let image = proto::Image { source: Some(proto::image::Source::Url("ftp://a.test/?secret".into())) };
+        let part = proto::Part { content: Some(proto::part::Content::Image(image)) };
+        let message = proto::Message { role: proto::Role::User.into(), parts: vec![part] };
+        let request = proto::GenerateRequest { messages: vec![message], ..proto::GenerateRequest::default() };
+        let error = GenerateRequest::try_from(request).unwrap_err();
+        assert_eq!(
+            (error.reason.as_ref(), error.fields[0].field.as_str()),
+            ("URL_INVALID", "messages[0].parts[0].image.url")
+        );
+        assert!(!error.message.contains("secret"), "{error}");
     }
 
     #[test]
