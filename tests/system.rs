@@ -7,6 +7,8 @@ mod answers;
 mod client;
 #[path = "system/cluster.rs"]
 mod cluster;
+#[path = "system/constant_shape.rs"]
+mod constant_shape;
 #[path = "system/continuation.rs"]
 mod continuation;
 #[path = "system/conversation.rs"]
@@ -31,6 +33,8 @@ mod health;
 mod language_faults;
 #[path = "system/lifecycle.rs"]
 mod lifecycle;
+#[path = "system/limits.rs"]
+mod limits;
 #[cfg(target_os = "linux")]
 #[path = "system/memory.rs"]
 mod memory;
@@ -48,9 +52,15 @@ mod reference;
 mod requests;
 #[path = "system/running.rs"]
 mod running;
+#[path = "system/secrets.rs"]
+mod secrets;
+#[path = "system/secure.rs"]
+mod secure;
 #[path = "system/settings.rs"]
 mod settings;
 #[path = "system/store.rs"]
 mod store;
 #[path = "system/streams.rs"]
 mod streams;
+#[path = "system/urls.rs"]
+mod urls;

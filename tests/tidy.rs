@@ -130,6 +130,11 @@ fn every_dependency_says_why_it_is_here() {
 }
 
 #[test]
+fn panics_unwind_in_every_profile() {
+    in_every_file("one hostile image must not end a process", manifest::aborting_profiles);
+}
+
+#[test]
 fn every_crate_takes_the_workspace_lints() {
     in_every_file("[lints] workspace = true", manifest::missing_lints);
 }

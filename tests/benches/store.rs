@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use tessera_anyres::ImageSize;
+use tessera_anyres::{ImageSize, Shape};
 use tessera_api::embedding::{FetchRequest, Representation, Upload, Uploaded, upload_parts};
 use tessera_api::proto::embedding::v1::embedding_store_client::EmbeddingStoreClient;
 use tessera_api::proto::embedding::v1::fetch_response::Part;
@@ -21,7 +21,7 @@ use tessera_api::proto::vision::v1 as proto;
 use tessera_api::proto::vision::v1::vision_worker_client::VisionWorkerClient;
 use tessera_api::vision::{Description, EncodeRequest, Encoded};
 use tessera_checkpoint::Checkpoint;
-use tessera_embedding::{EncoderFingerprint, ImageKey};
+use tessera_embedding::{EncoderFingerprint, ImageKey, Salt};
 use tessera_rpc::Tasks;
 use tessera_tensor::{DType, HostTensor};
 use tessera_testkit::{family_dir, picture};
@@ -77,7 +77,7 @@ async fn upload(channel: &Channel, checkpoint: &Checkpoint) -> (ImageKey, Bytes)
     let values = (0..shape[0] * shape[1]).map(|index| (index % 251) as f32).collect();
     let features = HostTensor::from_f32(shape.to_vec(), values).unwrap().to_dtype(DType::F16);
     let payload = features.data().clone();
-    let parts: Vec<_> = upload_parts(Upload { image_size, features, tenant_salt: Bytes::new() }).unwrap().collect();
+    let parts: Vec<_> = upload_parts(Upload { image_size, features, tenant_salt: Salt::default() }).unwrap().collect();
     let response = EmbeddingStoreClient::new(channel.clone()).put(futures::stream::iter(parts)).await.unwrap();
     (Uploaded::try_from(response.into_inner()).unwrap().key, payload)
 }
@@ -169,7 +169,8 @@ async fn describe(channel: &Channel) -> Description {
 
 async fn encode(channel: &Channel, encoder: EncoderFingerprint, image: Bytes) -> Encoded {
     let key = ImageKey::of(&[], &encoder, &image);
-    let request = proto::EncodeRequest::from(EncodeRequest { image, key, tenant_salt: Bytes::new() });
+    let request =
+        proto::EncodeRequest::from(EncodeRequest { image, key, tenant_salt: Salt::default(), shape: Shape::Own });
     VisionWorkerClient::new(channel.clone()).encode(request).await.unwrap().into_inner().try_into().unwrap()
 }
 

@@ -155,8 +155,8 @@ impl Cluster {
 
     /// Has the vision worker encode a file.
     pub(crate) async fn encode(&self, image: Bytes, key: &[u8]) -> Result<vision::Encoded, Error> {
-        let request =
-            vision_proto::EncodeRequest { image, key: Bytes::copy_from_slice(key), tenant_salt: Bytes::new() };
+        let key = Bytes::copy_from_slice(key);
+        let request = vision_proto::EncodeRequest { image, key, ..vision_proto::EncodeRequest::default() };
         self.vision_client().encode(request).await?.into_inner().try_into()
     }
 

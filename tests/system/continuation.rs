@@ -14,6 +14,7 @@ use tessera_api::proto::language::v1::language_worker_client::LanguageWorkerClie
 use tessera_api::{Error, ErrorKind};
 use tessera_embedding::ImageKey;
 use tessera_rpc::client;
+use tessera_testkit::family_dir;
 use tokio_stream::StreamExt;
 use tonic::{Request, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -24,6 +25,7 @@ use crate::client::{Client, by_handles};
 use crate::cluster::{Cluster, limited_to, sequence};
 use crate::conversation::request;
 use crate::pool::{Mortal, busy};
+use crate::running::Running;
 
 /// A worker may be lost just after the end of an answer that was meant: then it is asked again, this often.
 const TRIES: usize = 10;
@@ -276,6 +278,60 @@ fn what_a_handle_stands_for_is_looked_for_again() {
                 Err(error) => assert_eq!((keeps, error.reason.as_ref()), (false, "EMBEDDING_NOT_FOUND"), "{error:?}"),
             }
         }
+    });
+}
+
+#[test]
+fn a_handle_whose_vision_worker_is_lost_is_waited_for() {
+    limited_to(LIMIT, async {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let settings = |number: usize| {
+            let mut settings = tessera_vision::Settings { model: family_dir("mistral"), ..Default::default() };
+            settings.store.disk.folder = folders[number].path().into();
+            settings
+        };
+        for _ in 0..TRIES {
+            let mut workers = [Mortal::start("mistral", |_| {}).await, Mortal::start("mistral", |_| {}).await];
+            let mut visions = Vec::new();
+            for number in 0..2 {
+                let vision = tessera_vision::build(settings(number), |_| {}).await.unwrap();
+                visions.push(Running::start(|listener, stop| vision.run(listener, stop)).await);
+            }
+            let front = Cluster::start("mistral", |settings| {
+                settings.gateway.language = workers.iter().map(Mortal::url).collect();
+                settings.gateway.vision = visions.iter().map(Running::url).collect();
+            })
+            .await;
+            let handle = Client::of(&front.gateway).encode(tessera_testkit::picture("one_image", 0)).await.unwrap();
+            let settings_asked = questions(1500).remove(1).settings;
+            let asked = GenerateRequest { settings: settings_asked, ..by_handles("one_image", &[handle.image.key]) };
+            let expected = whole(&front, &asked).await;
+            for worker in &mut workers {
+                worker.replace().await;
+            }
+            let mut told = Told::default();
+            let mut events = front.open(Request::new(asked.into())).await.unwrap();
+            told.read_a_token(&mut events).await.unwrap();
+            // The other one has nothing of it.
+            let has_it = usize::from(Client::of(&visions[0]).stat(handle.image.key).await.is_none());
+            let lost = &mut visions[has_it];
+            lost.stop.cancel();
+            lost.ended().await;
+            busy_or_over(&mut workers).await.kill();
+            let address = lost.address;
+            let comes_back = async {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                let vision = tessera_vision::build(settings(has_it), |_| {}).await.unwrap();
+                Running::start_at(address, |listener, stop| vision.run(listener, stop)).await
+            };
+            let (continuations, _back) = tokio::join!(told.read(&mut events), comes_back);
+            let continuations = continuations.unwrap();
+            assert_eq!(told, expected);
+            if continuations > 0 {
+                return;
+            }
+        }
+        panic!("every answer was over before its workers were lost");
     });
 }
 

@@ -5,10 +5,11 @@ use std::path::Path;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use tessera_anyres::Shape;
 use tessera_api::proto::vision::v1 as proto;
 use tessera_api::vision::EncodeRequest;
 use tessera_api::{Error, ErrorKind};
-use tessera_embedding::ImageKey;
+use tessera_embedding::{ImageKey, Salt};
 use tessera_testkit::{Golden, picture};
 use tessera_vision::{DiskSettings, RowFormat};
 
@@ -53,7 +54,7 @@ fn a_vision_worker_that_ends_finishes_what_it_encodes_and_keeps_it() {
             // What follows the end of a PNG file is not read, but it makes another file of it.
             let image = Bytes::from([&picture("one_image", 0)[..], &[number]].concat());
             let key = ImageKey::of(&[], &encoder, &image);
-            let request = EncodeRequest { image: image.clone(), key, tenant_salt: Bytes::new() };
+            let request = EncodeRequest { image: image.clone(), key, tenant_salt: Salt::default(), shape: Shape::Own };
             let mut worker = worker.clone();
             async move { worker.encode(proto::EncodeRequest::from(request)).await.map(|_| (image, key)) }
         });

@@ -9,7 +9,7 @@ use tessera_api::proto::embedding::v1 as embedding_proto;
 use tessera_api::proto::gateway::v1 as proto;
 use tessera_api::{Error, ErrorKind};
 use tessera_config::Secret;
-use tessera_embedding::ImageKey;
+use tessera_embedding::{ImageKey, Salt};
 use tessera_tensor::HostTensor;
 use tessera_testkit::{Golden, distance, picture};
 
@@ -160,7 +160,7 @@ fn an_upload_is_asked_about_as_the_image_that_it_came_from() {
         let upload = |features: &HostTensor| Upload {
             image_size: encoded.image_size,
             features: features.clone(),
-            tenant_salt: Bytes::new(),
+            tenant_salt: Salt::default(),
         };
         let uploaded = client.put(upload(&features)).await.unwrap();
         assert!(!uploaded.stored_before && uploaded.image_tokens == encoded.image_tokens);
@@ -235,11 +235,11 @@ fn tenants_share_no_image_and_end_apart() {
         assert_eq!(theirs.delete(DeleteRequest::Image(image.clone().into())).await.unwrap(), 1);
         assert!(ours.stat(key).await.is_some());
         theirs.encode(image).await.unwrap();
-        assert_eq!(ours.delete(DeleteRequest::Tenant { salt: Bytes::new() }).await.unwrap(), 1);
+        assert_eq!(ours.delete(DeleteRequest::Tenant { salt: Salt::default() }).await.unwrap(), 1);
         assert!(ours.stat(key).await.is_none());
         assert!(theirs.stat(encoded.image.key).await.is_some());
         // Nobody speaks for another.
-        let salt = Bytes::from_static(b"another tenant");
+        let salt = Salt::from("another tenant");
         let error = ours.delete(DeleteRequest::Tenant { salt }).await.unwrap_err();
         assert_eq!((error.kind, error.reason.as_ref()), (ErrorKind::Invalid, "TENANT_NOT_YOURS_TO_NAME"));
         assert!(theirs.stat(encoded.image.key).await.is_some());

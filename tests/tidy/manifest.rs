@@ -21,6 +21,13 @@ pub(crate) fn unexplained_dependencies(file: &TextFile) -> Vec<String> {
     wrong
 }
 
+/// A decoder that panics on a hostile file fails that file alone; a program that aborts then takes everybody's requests down.
+pub(crate) fn aborting_profiles(file: &TextFile) -> Vec<String> {
+    let aborts = |line: &str| line.split('#').next().unwrap_or_default().replace(' ', "") == "panic=\"abort\"";
+    let lines = file.text.lines().enumerate().filter(|(_, line)| file.path.ends_with("Cargo.toml") && aborts(line));
+    lines.map(|(index, _)| format!("{}:{}: a panic must unwind", file.path, index + 1)).collect()
+}
+
 pub(crate) fn missing_lints(file: &TextFile) -> Vec<String> {
     let is_crate = file.path.ends_with("/Cargo.toml");
     let taken = file.text.contains("\n[lints]\nworkspace = true\n") || file.text.contains("\nlints.workspace = true\n");
@@ -50,6 +57,13 @@ mod samples {
             ["Cargo.toml:6: no comment says why: c = \"1\""]
         );
         assert!(unexplained_dependencies(&file("shared/a/Cargo.toml", bad)).is_empty());
+    }
+
+    #[test]
+    fn a_profile_that_aborts_is_found() {
+        let bad = "[profile.release]\nstrip = \"debuginfo\"\npanic = \"abort\" # small\n";
+        assert_eq!(aborting_profiles(&file("Cargo.toml", bad)), ["Cargo.toml:3: a panic must unwind"]);
+        assert!(aborting_profiles(&file("Cargo.toml", "[profile.release]\n# panic = \"abort\"\n")).is_empty());
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tessera_api::gateway::{Event, ImagePlan, Started};
 use tessera_api::language::{self, GenerateRequest};
 use tessera_api::{Error, ErrorKind, Result};
+use tessera_embedding::{Salt, TenantId};
 use tessera_rpc::Deadline;
 use tokio::sync::mpsc;
 
+use crate::admission::Admitted;
 use crate::continuations::{self, Continuations};
 use crate::encoding::Encoding;
 use crate::prepare::{Prepared, Preparer, image_plan};
@@ -42,6 +43,7 @@ pub(crate) struct Answer {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) preparer: Arc<Preparer>,
     pub(crate) prepared: Prepared,
+    pub(crate) admitted: Admitted,
     /// How often it may be sent to a language worker again.
     pub(crate) continuations: usize,
 }
@@ -67,7 +69,8 @@ impl Answer {
     }
 
     async fn generate(self, events: &mpsc::Sender<Result<Event>>) -> Result<()> {
-        let Self { request_id, tenant, received, deadline, upstream, preparer, prepared, continuations } = self;
+        let Self { request_id, tenant, received, deadline, upstream, preparer, prepared, admitted, continuations } =
+            self;
         let asked = sequence(request_id.clone(), &prepared, tenant.salt.clone());
         let Prepared { prompt, images, generation, settings, .. } = prepared;
         let plans: Vec<ImagePlan> = images.iter().map(|image| image_plan(image.key, &image.plan)).collect();
@@ -85,10 +88,21 @@ impl Answer {
         let started = Started { request_id, prompt_tokens: prompt.ids.len(), images: plans, seed: generation.seed };
         telling.send(Event::Started(started)).await?;
 
-        let encoding = Encoding::start(&upstream, images, deadline, prepare);
+        admitted.used_tokens(prompt.ids.len());
+        let mut encoding = Encoding::start(&upstream, &admitted, images, deadline);
+        encoding.timings.prepare = prepare;
         let continuations = Continuations::new(continuations);
-        let mut running = Running { upstream: &upstream, deadline, encoding, continuations };
         let mut decoder = None;
+        let prompt_tokens = prompt.ids.len();
+        let mut running = Running {
+            upstream: &upstream,
+            owner: tenant.id,
+            admitted: &admitted,
+            prompt_tokens,
+            deadline,
+            encoding,
+            continuations,
+        };
         loop {
             if telling.tokens() == 0 {
                 // Any model may begin, the same one must go on.
@@ -119,6 +133,9 @@ struct Failed {
 /// What goes on from one language worker to the next.
 struct Running<'a> {
     upstream: &'a Upstream,
+    owner: TenantId,
+    admitted: &'a Admitted,
+    prompt_tokens: usize,
     deadline: Deadline,
     encoding: Encoding<'a>,
     continuations: Continuations,
@@ -150,6 +167,7 @@ impl Running<'_> {
                 self.encoding.settle().await;
             }
             telling.tell(event, self.encoding.timings).await?;
+            self.admitted.used_tokens(self.prompt_tokens + telling.tokens());
         }
         Ok(None)
     }
@@ -184,7 +202,7 @@ impl Running<'_> {
             tracing::warn!(request_id, worker, tokens, error = cause, "an answer goes on on another language worker");
             continuations::pause(next.pause).await;
             let Some(lacking) = next.images else { return Ok(()) };
-            match self.encoding.renew(lacking).await {
+            match self.encoding.renew(lacking, self.owner).await {
                 Err(again) if again.kind == ErrorKind::Unavailable => error = again,
                 renewed => return renewed,
             }
@@ -192,7 +210,7 @@ impl Running<'_> {
     }
 }
 
-fn sequence(request_id: String, prepared: &Prepared, salt: Bytes) -> GenerateRequest {
+fn sequence(request_id: String, prepared: &Prepared, salt: Salt) -> GenerateRequest {
     let Prepared { prompt, generation, lengths, settings, .. } = prepared;
     GenerateRequest {
         request_id,

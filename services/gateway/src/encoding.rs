@@ -10,8 +10,10 @@ use tessera_api::gateway::Timings;
 use tessera_api::language::ImageReference;
 use tessera_api::vision::{EncodeRequest, Encoded};
 use tessera_api::{Error, ErrorKind, Result};
+use tessera_embedding::{ImageKey, TenantId};
 use tessera_rpc::Deadline;
 
+use crate::admission::Admitted;
 use crate::prepare::PreparedImage;
 use crate::upstream::Upstream;
 
@@ -23,6 +25,7 @@ const SETTLING: Duration = Duration::from_millis(500);
 /// Images that are being encoded.
 pub(crate) struct Encoding<'a> {
     upstream: &'a Upstream,
+    admitted: &'a Admitted,
     deadline: Deadline,
     images: Vec<Image>,
     running: FuturesUnordered<BoxFuture<'a, (usize, Result<Encoded>)>>,
@@ -42,12 +45,12 @@ struct Image {
 }
 
 impl<'a> Encoding<'a> {
-    /// Has every image encoded; `prepare` is the time that was spent before.
+    /// Has every image encoded.
     pub(crate) fn start(
         upstream: &'a Upstream,
+        admitted: &'a Admitted,
         images: Vec<PreparedImage>,
         deadline: Deadline,
-        prepare: Duration,
     ) -> Self {
         let image = |prepared: PreparedImage| {
             let is_stored = prepared.request.is_none();
@@ -55,8 +58,8 @@ impl<'a> Encoding<'a> {
         };
         let images: Vec<Image> = images.into_iter().map(image).collect();
         let images_stored_before = images.iter().filter(|image| image.is_stored).count();
-        let timings = Timings { prepare, images_stored_before, ..Timings::default() };
-        let encoding = Self { upstream, deadline, images, running: FuturesUnordered::new(), timings };
+        let timings = Timings { images_stored_before, ..Timings::default() };
+        let encoding = Self { upstream, admitted, deadline, images, running: FuturesUnordered::new(), timings };
         (0..encoding.images.len()).filter(|&index| !encoding.images[index].is_stored).for_each(|index| {
             encoding.encode(index);
         });
@@ -118,11 +121,12 @@ impl<'a> Encoding<'a> {
     }
 
     /// Makes sure that features are stored of which a language worker said, with this error, that they are not, or that
-    /// their store cannot be reached. Their files are encoded again; what a handle stands for is looked for.
+    /// their store cannot be reached. Their files are encoded again; what a handle of the owner stands for is looked for.
     ///
     /// # Errors
-    /// Of an image that cannot be encoded; the same error when an image is nowhere.
-    pub(crate) async fn renew(&mut self, error: Error) -> Result<()> {
+    /// Of an image that cannot be encoded; the same error when an image is nowhere, and `Unavailable` when somebody who cannot
+    /// be asked may have it.
+    pub(crate) async fn renew(&mut self, error: Error, owner: TenantId) -> Result<()> {
         self.all().await?;
         let mut lacks: Vec<usize> = (0..self.images.len()).collect();
         if self.images.iter().any(|image| image.is_meant(&error)) {
@@ -136,12 +140,24 @@ impl<'a> Encoding<'a> {
             }
         }
         if !handles.is_empty() {
-            let found = self.upstream.stat(&handles, self.deadline).await?;
-            if found.iter().any(|status| status.stored.is_none()) {
-                return Err(error);
+            let found = self.upstream.stat(owner, &handles, self.deadline).await?;
+            if let Some(lacking) = found.iter().find(|status| status.stored.is_none()) {
+                return Err(if self.upstream.lacks_a_vision_worker() {
+                    self.out_of_reach(&lacking.key)
+                } else {
+                    error
+                });
             }
         }
         self.all().await
+    }
+
+    /// The error of a handle that stands for nothing where somebody can be asked: whoever is lost may come back with it.
+    fn out_of_reach(&self, key: &ImageKey) -> Error {
+        let image = self.images.iter().find(|image| image.prepared.key == *key);
+        let message = format!("image {key} is nowhere in reach, and a vision worker cannot be asked");
+        let error = Error::new(ErrorKind::Unavailable, "EMBEDDING_OUT_OF_REACH", message).with("key", key);
+        image.map_or(error.clone(), |image| error.with("store", &image.store))
     }
 
     /// Waits until no image is being encoded.
@@ -153,9 +169,14 @@ impl<'a> Encoding<'a> {
     }
 
     fn encode(&self, index: usize) {
-        let (upstream, image, deadline) = (self.upstream, self.images[index].prepared.clone(), self.deadline);
+        let Self { upstream, admitted, deadline, .. } = *self;
+        let image = self.images[index].prepared.clone();
         let PreparedImage { field, request: Some(request), plan, .. } = image else { return };
-        self.running.push(async move { (index, encode(upstream, &field, request, &plan, deadline).await) }.boxed());
+        let encoding = async move {
+            let encoded = encode(upstream, &field, request, &plan, deadline);
+            (index, admitted.encoding(plan.tile_count(), encoded).await)
+        };
+        self.running.push(encoding.boxed());
     }
 
     fn note(&mut self, index: usize, encoded: &Encoded) {

@@ -13,83 +13,88 @@ use tessera_api::proto::gateway::v1 as proto;
 use tessera_api::proto::gateway::v1::encode_response::Part;
 use tessera_api::proto::gateway::v1::gateway_server::{Gateway, GatewayServer};
 use tessera_api::{Error, ErrorKind, Result};
-use tessera_embedding::ImageKey;
+use tessera_embedding::{ImageKey, TenantId};
 use tessera_rpc::{Deadline, Tasks};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::admission::{Admission, Class, Cost, Entry};
 use crate::answer::Answer;
 use crate::defaults;
-use crate::encode::Encodes;
+use crate::encode::{self, Encodes};
 use crate::prepare::{Pools, Preparer};
 use crate::settings::LimitSettings;
-use crate::tenant::{Tenant, Tenants};
+use crate::tenant::{Door, Tenants};
 use crate::upstream::Upstream;
+use crate::urls::Fetcher;
 
 /// Events that may wait for a slow reader.
 const EVENTS: usize = 64;
 /// Longest request id that a client may choose.
 const MAX_REQUEST_ID: usize = 128;
-const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// What the service answers with.
 #[derive(Debug)]
 pub(crate) struct Handler {
+    /// Who may ask.
     pub(crate) tenants: Arc<Tenants>,
     pub(crate) preparer: Arc<Preparer>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) encodes: Encodes,
+    /// Where images by URL are fetched.
+    pub(crate) urls: Option<Arc<Fetcher>>,
     pub(crate) limits: LimitSettings,
-    /// Requests in progress.
-    pub(crate) admission: Arc<Semaphore>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) tasks: Tasks,
 }
 
 impl Handler {
     /// Makes the service, with its bounds.
-    pub(crate) fn into_service(self) -> GatewayServer<Self> {
-        let bytes = self.limits.request.as_usize();
-        GatewayServer::new(self).max_decoding_message_size(bytes)
+    pub(crate) fn into_service(self) -> InterceptedService<GatewayServer<Self>, Door> {
+        let (door, bytes) = (Door(Arc::clone(&self.tenants)), self.limits.request.as_usize());
+        InterceptedService::new(GatewayServer::new(self).max_decoding_message_size(bytes), door)
     }
 
-    /// Admits and prepares a request, so that what is wrong with it is said before any stream starts.
-    async fn prepare(&self, tenant: Arc<Tenant>, request: GenerateRequest, deadline: Deadline) -> Result<Answer> {
+    /// Prepares a request and admits it, so that what is wrong with it is said before any stream starts.
+    async fn prepare(&self, entry: Entry, mut request: GenerateRequest, deadline: Deadline) -> Result<Answer> {
         let received = Instant::now();
         let request_id = request_id(&request)?;
+        let tenant = Arc::clone(&entry.tenant);
         tracing::debug!(request_id, tenant = tenant.name, "a request is being prepared");
         let deadline = deadline.within(self.limits.time);
+        self.preparer.check(&request)?;
         let fingerprint = async {
             // Without images nothing depends on the vision pool, which may then be down.
             if request.has_images() { self.upstream.fingerprint(deadline).await.map(Some) } else { Ok(None) }
         };
         let handles = request.handles();
-        let stored =
-            async { if handles.is_empty() { Ok(Vec::new()) } else { self.upstream.stat(&handles, deadline).await } };
+        let stored = async {
+            if handles.is_empty() { Ok(Vec::new()) } else { self.upstream.stat(tenant.id, &handles, deadline).await }
+        };
         let (fingerprint, context, stored) = tokio::try_join!(fingerprint, self.upstream.context(deadline), stored)?;
+        if let Some(urls) = &self.urls {
+            urls.fetch(&mut request, self.limits.request.as_u64(), deadline).await?;
+        }
         let (preparer, of) = (self.preparer.clone(), tenant.clone());
         let pools = Pools { fingerprint, context, stored };
         let preparing = self.tasks.spawn_blocking(move || preparer.prepare(&of, request, &pools));
-        let preparing = async { preparing.await.map_err(|_| crashed())? };
+        let preparing = async { AbortOnDropHandle::new(preparing).await.map_err(|_| crashed())? };
         let prepared = deadline.bound("the request was being prepared", preparing).await?;
+        let admitted = entry.admit(prepared.cost(), deadline).await?;
         let (upstream, preparer) = (self.upstream.clone(), self.preparer.clone());
         let continuations = self.limits.continuations;
-        Ok(Answer { request_id, tenant, received, deadline, upstream, preparer, prepared, continuations })
+        Ok(Answer { request_id, tenant, received, deadline, upstream, preparer, prepared, admitted, continuations })
     }
 }
 
 impl Handler {
-    fn admit(&self) -> Result<OwnedSemaphorePermit> {
-        self.admission.clone().try_acquire_owned().map_err(|_| {
-            let limit = self.limits.requests;
-            Error::exhausted("QUEUE_FULL", format!("{limit} requests are in progress already"), RETRY_AFTER)
-                .with("limit", limit)
-        })
-    }
-
     /// The rows of an image that was just encoded, as parts of its answer.
     async fn rows(
         &self,
+        owner: TenantId,
         key: ImageKey,
         representation: Option<Representation>,
         deadline: Deadline,
@@ -97,7 +102,7 @@ impl Handler {
         let rows = match representation {
             Some(representation) => {
                 let request = FetchRequest { key, representation, wait: Duration::ZERO, offset: 0 };
-                self.upstream.fetch(request, deadline).await?.boxed()
+                self.upstream.fetch(owner, request, deadline).await?.boxed()
             }
             None => stream::empty().boxed(),
         };
@@ -114,14 +119,13 @@ impl Gateway for Handler {
         request: Request<proto::GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let deadline = Deadline::of(request.metadata());
-        let tenant = self.tenants.of(request.metadata())?;
-        let permit = self.admit()?;
-        let answer = self.prepare(tenant, GenerateRequest::try_from(request.into_inner())?, deadline).await?;
+        let tenant = Tenants::of(request.extensions())?;
+        let request = GenerateRequest::try_from(request.into_inner())?;
+        let least = Cost { tiles: usize::from(request.has_images()), tokens: 1 };
+        let entry = self.admission.enter(&tenant, Class::Interactive, least, deadline)?;
+        let answer = self.prepare(entry, request, deadline).await?;
         let (sender, events) = mpsc::channel(EVENTS);
-        self.tasks.spawn(async move {
-            let _in_progress = permit;
-            answer.run(sender).await;
-        });
+        self.tasks.spawn(answer.run(sender));
         Ok(Response::new(ReceiverStream::new(events).map(|event| Ok(event?.into())).boxed()))
     }
 
@@ -129,14 +133,14 @@ impl Gateway for Handler {
 
     async fn encode(&self, request: Request<proto::EncodeRequest>) -> Result<Response<Self::EncodeStream>, Status> {
         let deadline = Deadline::of(request.metadata()).within(self.limits.time);
-        let tenant = self.tenants.of(request.metadata())?;
-        let permit = self.admit()?;
+        let tenant = Tenants::of(request.extensions())?;
         let request = EncodeRequest::try_from(request.into_inner())?;
         let representation = request.rows;
-        let encoded = self.encodes.encode(&tenant, request, deadline).await?;
-        let rows = self.rows(encoded.image.key, representation, deadline).await?;
+        let entry = self.admission.enter(&tenant, Class::Interactive, encode::LEAST, deadline)?;
+        let (encoded, admitted) = self.encodes.encode(entry, request, deadline).await?;
+        let rows = self.rows(tenant.id, encoded.image.key, representation, deadline).await?;
         let parts = stream::iter([Ok(Part::Encoded(encoded.into()))]).chain(rows).map(move |part| {
-            let _in_progress = &permit;
+            let _in_progress = &admitted;
             Ok(proto::EncodeResponse { part: Some(part?) })
         });
         Ok(Response::new(parts.boxed()))
@@ -149,8 +153,8 @@ impl Gateway for Handler {
         request: Request<Streaming<proto::EncodeBatchRequest>>,
     ) -> Result<Response<Self::EncodeBatchStream>, Status> {
         let deadline = Deadline::of(request.metadata());
-        let tenant = self.tenants.of(request.metadata())?;
-        let permit = self.admit()?;
+        let tenant = Tenants::of(request.extensions())?;
+        let permit = self.admission.enter_batch()?;
         let mut requests = request.into_inner();
         let Some(first) = requests.message().await? else { return Ok(Response::new(stream::empty().boxed())) };
         let first = BatchRequest::from(first);

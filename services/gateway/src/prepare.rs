@@ -1,7 +1,7 @@
 //! From a conversation to what the pools need: keys and plans of the images, the prompt, generation settings.
 
 use bytes::Bytes;
-use tessera_anyres::{Geometry, Plan};
+use tessera_anyres::{Geometry, Plan, Shape};
 use tessera_api::embedding::KeyStatus;
 use tessera_api::gateway::{self, GenerateRequest, ImagePlan, ImageSource};
 use tessera_api::vision::EncodeRequest;
@@ -11,9 +11,11 @@ use tessera_embedding::{EncoderFingerprint, ImageKey};
 use tessera_image::ImageSettings;
 use tessera_prompt::{Message, Part, Prompt, PromptError, Prompter, Role};
 
+use crate::admission::Cost;
 use crate::defaults::{self, Generation, Lengths, Room};
 use crate::settings::{LimitSettings, Settings};
 use crate::tenant::Tenant;
+use crate::urls;
 
 /// What preparing needs of the checkpoint and the settings.
 #[derive(Debug)]
@@ -58,6 +60,17 @@ pub(crate) struct PreparedImage {
     pub(crate) request: Option<EncodeRequest>,
 }
 
+impl Prepared {
+    /// What it takes of the pools at most.
+    pub(crate) fn cost(&self) -> Cost {
+        let encoded = self.images.iter().filter(|image| image.request.is_some());
+        let beams = self.generation.beam_search.map_or(0, |search| search.beams);
+        let answers = self.generation.samples.get().max(beams);
+        let tokens = self.prompt.ids.len().saturating_add(answers.saturating_mul(self.lengths.max.get()));
+        Cost { tiles: encoded.map(|image| image.plan.tile_count()).sum(), tokens }
+    }
+}
+
 impl Preparer {
     /// Reads tokenizer and chat template.
     ///
@@ -73,6 +86,20 @@ impl Preparer {
         })
     }
 
+    /// Checks what can be said of a request before anything is fetched for it.
+    ///
+    /// # Errors
+    /// `Invalid` for more images than may be.
+    pub(crate) fn check(&self, request: &GenerateRequest) -> Result<()> {
+        let parts = request.messages.iter().flat_map(|message| &message.parts);
+        let (found, limit) = (parts.filter(|part| matches!(part, gateway::Part::Image(_))).count(), self.limits.images);
+        if found <= limit {
+            return Ok(());
+        }
+        let error = Error::field("TOO_MANY_IMAGES", "messages", format!("{found} images, the limit is {limit}"));
+        Err(error.with("images", found).with("limit", limit))
+    }
+
     /// Prepares a request. Computes for milliseconds: hashes images, renders the template, tokenizes.
     ///
     /// # Errors
@@ -81,11 +108,6 @@ impl Preparer {
         let GenerateRequest { messages, settings, .. } = request;
         let generation = defaults::generation(&settings, &self.generation)?;
         let (messages, sources) = split(messages);
-        if sources.len() > self.limits.images {
-            let (found, limit) = (sources.len(), self.limits.images);
-            let error = Error::field("TOO_MANY_IMAGES", "messages", format!("{found} images, the limit is {limit}"));
-            return Err(error.with("images", found).with("limit", limit));
-        }
         let images = match &pools.fingerprint {
             Some(encoder) => sources
                 .into_iter()
@@ -94,7 +116,9 @@ impl Preparer {
                         let (request, plan) = self.file(tenant, &field, file, encoder)?;
                         Ok(PreparedImage { field, key: request.key, plan, request: Some(request) })
                     }
-                    ImageSource::Stored(key) => self.stored(field, key, encoder, &pools.stored),
+                    ImageSource::Stored(key) => self.stored(tenant, field, key, encoder, &pools.stored),
+                    // Where images are fetched, a file stands here by now.
+                    ImageSource::Url(_) => Err(urls::disabled(&field)),
                 })
                 .collect(),
             None => Ok(Vec::new()),
@@ -123,14 +147,16 @@ impl Preparer {
     ) -> Result<(EncodeRequest, Plan)> {
         let probe = tessera_image::probe(&file, &self.image.limits())
             .map_err(|error| Error::field(error.reason(), field, error.to_string()))?;
-        let plan = self.geometry.plan(probe.size_for(self.image.source));
-        let key = ImageKey::of(&tenant.salt, encoder, &file);
-        Ok((EncodeRequest { image: file, key, tenant_salt: tenant.salt.clone() }, plan))
+        let (salt, shape) = (tenant.salt.clone(), tenant.shape);
+        let plan = self.geometry.plan_of(probe.size_for(self.image.source), shape);
+        let key = ImageKey::of_shape(shape, &salt, encoder, &file);
+        Ok((EncodeRequest { image: file, key, tenant_salt: salt, shape }, plan))
     }
 
     /// Looks a handle up in what the vision pool says is stored.
     fn stored(
         &self,
+        tenant: &Tenant,
         field: String,
         key: ImageKey,
         encoder: &EncoderFingerprint,
@@ -148,7 +174,13 @@ impl Preparer {
             let error = Error::new(ErrorKind::Precondition, "ENCODER_MISMATCH", message);
             return Err(error.with("key", key).with("encoder", image.encoder));
         }
-        Ok(PreparedImage { field, key, plan: self.geometry.plan(image.image_size), request: None })
+        let plan = self.geometry.plan(image.image_size);
+        if tenant.shape == Shape::Constant && plan.image != self.geometry.constant_size() {
+            let message = format!("{field}: image {key} was encoded in a shape of its own: send its file");
+            let error = Error::new(ErrorKind::Precondition, "SHAPE_MISMATCH", message);
+            return Err(error.with("key", key).with("field", field));
+        }
+        Ok(PreparedImage { field, key, plan, request: None })
     }
 }
 

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use tessera_checkpoint::{Checkpoint, CheckpointError};
 use tessera_prompt::PromptError;
-use tessera_rpc::{Server, ServerError, Service, Tasks};
-use tokio::sync::Semaphore;
+use tessera_rpc::{ClientTls, FileError, Server, ServerError, ServerTls, Service, Tasks};
 
+use crate::admission::Admission;
 use crate::encode::Encodes;
 use crate::grpc::{Handler, store};
 use crate::prepare::Preparer;
 use crate::settings::Settings;
 use crate::tenant::Tenants;
 use crate::upstream::Upstream;
+use crate::urls::{Fetcher, UrlRootsError};
 
 /// Why the gateway could not start.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,12 @@ pub enum BuildError {
     /// An entry of the lists of workers is none.
     #[error(transparent)]
     Upstream(#[from] tessera_api::Error),
+    /// Certificates, keys or tokens are missing or wrong.
+    #[error(transparent)]
+    Files(#[from] FileError),
+    /// Images by URL can be fetched from nobody.
+    #[error(transparent)]
+    Urls(#[from] UrlRootsError),
     /// The server could not be put together.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -47,12 +54,36 @@ pub async fn build(settings: Settings) -> Result<Service, BuildError> {
         Ok::<_, BuildError>((checkpoint, preparer))
     });
     let (checkpoint, preparer) = reading.await.map_err(|_| BuildError::Interrupted)??;
-    let upstream = Arc::new(Upstream::start(&settings, checkpoint.model.image_token_id, &tasks)?);
-    let tenants = Arc::new(Tenants::new(&settings));
-    let preparer = Arc::new(preparer);
+    let (tls, upstream_tls) =
+        (ServerTls::start(&settings.tls, &tasks)?, ClientTls::start(&settings.upstream_tls, &tasks)?);
+    let image_token_id = checkpoint.model.image_token_id;
+    let (handler, store) = assemble(&settings, Arc::new(preparer), image_token_id, upstream_tls, &tasks)?;
+    let server = Server::new(settings.server)?.secure(tls).with(handler.into_service()).with(store.into_service());
+    tracing::info!(vision = ?settings.vision, language = ?settings.language, "gateway is ready");
+    Ok(Service::new(server, tasks, None))
+}
+
+/// Makes the services in front of the pools of these settings, and starts to observe these. `image_token_id` is that of
+/// the gateway's own checkpoint.
+///
+/// # Errors
+/// [`BuildError`] names the entry that stands for no worker, and files that cannot be used.
+pub(crate) fn assemble(
+    settings: &Settings,
+    preparer: Arc<Preparer>,
+    image_token_id: u32,
+    tls: ClientTls,
+    tasks: &Tasks,
+) -> Result<(Handler, store::Handler), BuildError> {
+    let tenants = Arc::new(Tenants::start(settings, tasks)?);
+    let upstream = Arc::new(Upstream::start(settings, image_token_id, tls, tasks)?);
+    let pools = Arc::clone(&upstream);
+    let admission = Admission::new(settings, move || pools.room());
+    tasks.spawn(tasks.stop().clone().run_until_cancelled_owned(Arc::clone(&admission).watch()));
     let encodes = Encodes {
         preparer: preparer.clone(),
         upstream: upstream.clone(),
+        admission: Arc::clone(&admission),
         time: settings.limits.time,
         tasks: tasks.clone(),
     };
@@ -66,11 +97,10 @@ pub async fn build(settings: Settings) -> Result<Service, BuildError> {
         preparer,
         upstream,
         encodes,
-        admission: Arc::new(Semaphore::new(settings.limits.requests)),
+        urls: Fetcher::start(&settings.urls)?.map(Arc::new),
+        admission,
         limits: settings.limits.clone(),
         tasks: tasks.clone(),
     };
-    let server = Server::new(settings.server)?.with(handler.into_service()).with(store.into_service());
-    tracing::info!(vision = ?settings.vision, language = ?settings.language, "gateway is ready");
-    Ok(Service::new(server, tasks, None))
+    Ok((handler, store))
 }

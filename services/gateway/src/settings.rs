@@ -7,12 +7,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tessera_config::{ByteSize, Problems, Secret, Validate, duration};
 use tessera_image::ImageSettings;
-use tessera_rpc::ServerSettings;
+use tessera_rpc::{ServerSettings, TlsSettings, UpstreamTlsSettings};
 use tessera_telemetry::LogSettings;
 
+use crate::auth::AuthSettings;
 use crate::tenant::NamedTenants;
 use crate::upstream::Entry;
 use crate::upstream::settings::{DiscoverySettings, EncodeSettings, HealthSettings, RetrySettings};
+use crate::urls::UrlSettings;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,9 +24,9 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Folder of the checkpoint: tokenizer, chat template and configuration; no weights are read.
     pub model: PathBuf,
-    /// Vision workers: `http://HOST:PORT`, or `dns://NAME:PORT`, `srv://_SERVICE._tcp.NAME` or `file:///PATH`, which
-    /// are looked up again and again. Language workers must be able to reach them as well, under the same URLs: they
-    /// pull features.
+    /// Vision workers: `http://HOST:PORT` or `https://HOST:PORT`, or `dns://NAME:PORT`, `srv://_SERVICE._tcp.NAME` (with
+    /// `dns+tls` and `srv+tls` for those that speak TLS) or `file:///PATH`, which are looked up again and again. Language
+    /// workers must be able to reach them as well, under the same URLs: they pull features.
     pub vision: Vec<String>,
     /// Language workers, in the same ways.
     pub language: Vec<String>,
@@ -42,10 +44,18 @@ pub struct Settings {
     pub tenant_salt: Secret,
     /// Tenants that are told apart, by name.
     pub tenants: NamedTenants,
+    /// Images that requests name by URL.
+    pub urls: UrlSettings,
     /// Bounds of requests.
     pub limits: LimitSettings,
     /// Bounds of the server.
     pub server: ServerSettings,
+    /// Who the gateway is, and whom it lets in.
+    pub tls: TlsSettings,
+    /// Which workers it believes, and who it is to them.
+    pub upstream_tls: UpstreamTlsSettings,
+    /// Who may ask.
+    pub auth: AuthSettings,
     /// Logs.
     pub log: LogSettings,
 }
@@ -58,8 +68,16 @@ pub struct LimitSettings {
     pub request: ByteSize,
     /// Images in one request.
     pub images: usize,
-    /// Requests in progress.
+    /// Requests in progress, those that wait included.
     pub requests: usize,
+    /// Requests that wait until the pools can take them. Of more, those are refused whose tenant has most waiting for its weight.
+    pub waiting: usize,
+    /// Longest time that a request waits for the pools; one that would wait longer is refused at once.
+    #[serde(with = "duration")]
+    pub queue_time: Duration,
+    /// Tokens that requests may ask for at once, as a multiple of the positions in the language workers' KV caches: most
+    /// answers end before their limit.
+    pub overcommit: f64,
     /// Longest time that a request may take, whatever its caller grants.
     #[serde(with = "duration")]
     pub time: Duration,
@@ -85,8 +103,12 @@ impl Default for Settings {
             image: ImageSettings::default(),
             tenant_salt: Secret::default(),
             tenants: NamedTenants::new(),
+            urls: UrlSettings::default(),
             limits: LimitSettings::default(),
             server: ServerSettings::default(),
+            tls: TlsSettings::default(),
+            upstream_tls: UpstreamTlsSettings::default(),
+            auth: AuthSettings::default(),
             log: LogSettings::default(),
         }
     }
@@ -98,6 +120,9 @@ impl Default for LimitSettings {
             request: ByteSize::mib(128),
             images: 16,
             requests: 1024,
+            waiting: 512,
+            queue_time: Duration::from_secs(30),
+            overcommit: 2.0,
             time: Duration::from_secs(600),
             batch: 32,
             continuations: 8,
@@ -123,15 +148,23 @@ impl Validate for Settings {
         problems.check("health", &self.health);
         problems.check("retry", &self.retry);
         problems.check("image", &self.image);
+        problems.check("urls", &self.urls);
         problems.check("server", &self.server);
+        problems.check("tls", &self.tls);
+        problems.check("upstream_tls", &self.upstream_tls);
+        problems.check("auth", &self.auth);
         let positive = [
             ("limits.request", self.limits.request.as_u64() > 0),
             ("limits.requests", self.limits.requests > 0),
+            ("limits.waiting", self.limits.waiting > 0),
             ("limits.batch", self.limits.batch > 0),
             ("limits.default_max_tokens", self.limits.default_max_tokens > 0),
         ];
         for (key, _) in positive.iter().filter(|(_, fine)| !fine) {
             problems.add(key, "must be at least 1");
+        }
+        if !(0.1..=1e6).contains(&self.limits.overcommit) {
+            problems.add("limits.overcommit", "must be a number from 0.1 to 1000000: write one such as 2.0");
         }
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! `discovery` says which workers are listed, `pool` observes them (`wire` asks, `health` decides how long one is left
 //! out), `vision` and `language` give out the work (`rendezvous`, `places`, `balance`, `prefix`), and make a call again
-//! where that helps (`retry`, `hedge`); `store` looks for what is stored.
+//! where that helps (`retry`, `hedge`); `store` looks for what is stored, `fetch` reads it. `room` says how much the pools can take
+//! (`capacity`).
 
 mod balance;
+mod capacity;
 mod discovery;
+mod fetch;
 mod figures;
 mod health;
 mod hedge;
@@ -17,6 +20,7 @@ mod prefix;
 mod recent;
 mod rendezvous;
 mod retry;
+mod room;
 pub(crate) mod settings;
 mod store;
 mod vision;
@@ -28,12 +32,13 @@ use tessera_api::language::GenerateRequest;
 use tessera_api::vision::{EncodeRequest, Encoded};
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_embedding::{DecoderFingerprint, EncoderFingerprint, ImageKey};
-use tessera_rpc::{Deadline, Tasks};
+use tessera_rpc::{ClientTls, Deadline, Tasks};
 use tonic::Status;
 
 pub(crate) use discovery::Entry;
 use discovery::{Discovery, System};
 use language::{Events, LanguagePool};
+pub(crate) use room::Room;
 use vision::VisionPool;
 use wire::Wire;
 
@@ -47,12 +52,12 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// Makes the pools of these settings, and observes their workers until the gateway takes no more work.
-    /// `image_token_id` is that of the gateway's own checkpoint.
+    /// Makes the pools of these settings, and observes their workers, which are called by way of `tls`, until the gateway
+    /// takes no more work. `image_token_id` is that of the gateway's own checkpoint.
     ///
     /// # Errors
     /// Names the entry that stands for no worker.
-    pub(crate) fn start(settings: &Settings, image_token_id: u32, tasks: &Tasks) -> Result<Self> {
+    pub(crate) fn start(settings: &Settings, image_token_id: u32, tls: ClientTls, tasks: &Tasks) -> Result<Self> {
         let Settings { discovery, health, retry, encode, .. } = settings.clone();
         let entries = |key: &'static str, listed: &[String]| {
             let entry = |text: &String| text.parse::<Entry>().map_err(|error| listed_wrong(key, &error));
@@ -60,8 +65,8 @@ impl Upstream {
             Ok::<_, Error>(Discovery::new(key, entries, discovery.members, System::default()))
         };
         let (visions, languages) = (entries("vision", &settings.vision)?, entries("language", &settings.language)?);
-        let vision = Arc::new(VisionPool::new(health.clone(), retry.clone(), encode));
-        let language = Arc::new(LanguagePool::new(health, retry, Arc::clone(&vision)));
+        let vision = Arc::new(VisionPool::new(health.clone(), retry.clone(), encode, tls.clone()));
+        let language = Arc::new(LanguagePool::new(health, retry, Arc::clone(&vision), tls));
         let wire = Arc::new(Wire { image_token_id });
         vision.pool.start(visions, discovery.refresh, &wire, tasks);
         language.pool.start(languages, discovery.refresh, &wire, tasks);
@@ -96,6 +101,11 @@ impl Upstream {
     /// given to. A sequence that names it is told anew should that change. Empty when there is no vision worker.
     pub(crate) fn store_of(&self, key: &ImageKey) -> String {
         self.vision.store_of(key).map(|url| url.to_string()).unwrap_or_default()
+    }
+
+    /// Whether a vision worker of the pool cannot be asked now for what it may have.
+    pub(crate) fn lacks_a_vision_worker(&self) -> bool {
+        self.vision.pool.listed().len() > self.vision.pool.available().len()
     }
 
     /// Makes sure that an image is encoded, by the worker that it belongs to or by another one.

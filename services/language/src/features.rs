@@ -1,5 +1,7 @@
 //! Pulls the features that sequences need, a bounded number at a time, each image once for all who wait for it.
 
+mod allowed;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +12,14 @@ use tessera_api::language::ImageReference;
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_embedding::{ImageFeatures, ImageKey};
 use tessera_rpc::client::Channels;
-use tessera_rpc::{Deadline, Tasks};
+use tessera_rpc::{ClientTls, Deadline, Tasks};
 use tokio::sync::Semaphore;
 
 use crate::engine::{Arrivals, Pull};
 use crate::grpc::store;
 use crate::settings::FeatureSettings;
+
+pub use allowed::{ParseStorePatternError, StorePattern};
 
 /// How long the transfer of an image may take once its store has it.
 const TRANSFER: Duration = Duration::from_secs(30);
@@ -24,6 +28,8 @@ const TRANSFER: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(crate) struct Features {
     channels: Channels,
+    /// Where features may come from; empty: from wherever a caller says.
+    allowed: Arc<[StorePattern]>,
     permits: Arc<Semaphore>,
     wait: Duration,
     /// How the model cuts images.
@@ -37,10 +43,18 @@ pub(crate) struct Features {
 }
 
 impl Features {
-    /// Makes a fetcher for images cut by `geometry`, whose feature rows have so many `columns`.
-    pub(crate) fn new(settings: &FeatureSettings, geometry: Geometry, columns: usize, tasks: Tasks) -> Self {
+    /// Makes a fetcher for images cut by `geometry`, whose feature rows have so many `columns`. Stores are asked by way of
+    /// `tls`.
+    pub(crate) fn new(
+        settings: &FeatureSettings,
+        tls: ClientTls,
+        geometry: Geometry,
+        columns: usize,
+        tasks: Tasks,
+    ) -> Self {
         Self {
-            channels: Channels::new(settings.stores),
+            channels: Channels::new(settings.stores, tls),
+            allowed: settings.allowed_stores.clone().into(),
             permits: Arc::new(Semaphore::new(settings.fetches)),
             wait: settings.wait,
             geometry,
@@ -54,12 +68,21 @@ impl Features {
         }
     }
 
-    /// Checks that every image fills as many positions as an image of its size has tokens here.
+    /// Checks that every image fills as many positions as an image of its size has tokens here, and comes from where it may.
     ///
     /// # Errors
-    /// `Precondition`: who made the prompt and this worker do not run the same model.
+    /// `Precondition`: who made the prompt and this worker do not run the same model. `Denied`: the store is none that
+    /// features may be pulled from.
     pub(crate) fn check(&self, images: &[ImageReference]) -> Result<()> {
-        for ImageReference { key, positions, image_size, .. } in images {
+        for ImageReference { key, positions, image_size, store, .. } in images {
+            // A gateway that knows of no store names none; that is found out where it is looked for.
+            let is_allowed = self.allowed.is_empty() || store.is_empty();
+            if !is_allowed && !self.allowed.iter().any(|pattern| pattern.allows(store)) {
+                let message = format!(
+                    "features are not pulled from {store:?}: `features.allowed_stores` of this worker does not list it"
+                );
+                return Err(Error::new(ErrorKind::Denied, "STORE_NOT_ALLOWED", message).with("store", store));
+            }
             let (found, expected) = (positions.len(), self.geometry.plan(*image_size).image_tokens());
             if found != expected {
                 let message = format!(

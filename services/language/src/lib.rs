@@ -10,5 +10,6 @@ mod grpc;
 mod service;
 mod settings;
 
+pub use features::{ParseStorePatternError, StorePattern};
 pub use service::{BuildError, build};
 pub use settings::{DrainSettings, EngineSettings, FeatureSettings, Settings};

@@ -8,7 +8,7 @@ use tessera_checkpoint::{Checkpoint, CheckpointError};
 use tessera_config::MemoryBudget;
 use tessera_embedding::DecoderFingerprint;
 use tessera_model::{LanguageModel, LoadOptions, ModelError, Progress};
-use tessera_rpc::{Server, ServerError, Service, Tasks};
+use tessera_rpc::{ClientTls, FileError, Server, ServerError, ServerTls, Service, Tasks};
 use tokio_util::sync::CancellationToken;
 
 use crate::constraint::{Forms, Grammars};
@@ -39,6 +39,9 @@ pub enum BuildError {
     /// The system does not tell how much memory is free.
     #[error("engine.kv_cache is a share of free memory, which the system does not tell: {0}; give a size")]
     Memory(String),
+    /// Certificates or keys are missing or wrong.
+    #[error(transparent)]
+    Files(#[from] FileError),
     /// The server could not be put together.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -57,6 +60,9 @@ pub enum BuildError {
 pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'static) -> Result<Service, BuildError> {
     let (path, device, compute) = (settings.model.clone(), settings.device.clone(), settings.compute);
     let tasks = Tasks::default();
+    // What is wrong with these is said before anything is loaded.
+    let (tls, upstream_tls) =
+        (ServerTls::start(&settings.tls, &tasks)?, ClientTls::start(&settings.upstream_tls, &tasks)?);
     let loading = tasks.spawn_blocking(move || {
         let checkpoint = Checkpoint::open(&path)?;
         let device = tessera_model::resolve(&device)?;
@@ -78,7 +84,7 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
     };
     let geometry = checkpoint.geometry();
     let columns = checkpoint.model.feature_channels();
-    let features = Features::new(&settings.features, geometry.clone(), columns, tasks.clone());
+    let features = Features::new(&settings.features, upstream_tls, geometry.clone(), columns, tasks.clone());
     let runner = CandleRunner::new(Arc::new(model), geometry, limits.blocks)?;
     let puller = features.clone();
     let pulls = |arrivals| move |pull| puller.pull(pull, &arrivals);
@@ -87,7 +93,7 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
     tasks.spawn(hand_over(handle.hand_over(), finish, tasks.draining().clone(), tasks.stop().clone()));
     let forms = Forms::new(grammars, tasks.clone());
     let handler = Handler { engine: handle, features, forms, description, draining: tasks.draining().clone() };
-    let server = Server::new(settings.server)?.with(handler.into_service());
+    let server = Server::new(settings.server)?.secure(tls).with(handler.into_service());
     let model = settings.model.display();
     tracing::info!(blocks = limits.blocks, device, %compute, %model, "language worker is ready");
     Ok(Service::new(server, tasks, Some(engine)))

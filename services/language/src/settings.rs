@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tessera_config::{ByteSize, MemoryBudget, Problems, Validate, duration};
-use tessera_rpc::ServerSettings;
+use tessera_rpc::{ServerSettings, TlsSettings, UpstreamTlsSettings};
 use tessera_telemetry::LogSettings;
 use tessera_tensor::{Compute, Devices};
+
+use crate::features::StorePattern;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,6 +32,10 @@ pub struct Settings {
     pub drain: DrainSettings,
     /// Bounds of the server.
     pub server: ServerSettings,
+    /// Who the worker is, and whom it lets in.
+    pub tls: TlsSettings,
+    /// Which stores it believes, and who it is to them.
+    pub upstream_tls: UpstreamTlsSettings,
     /// Logs.
     pub log: LogSettings,
 }
@@ -61,6 +67,8 @@ pub struct FeatureSettings {
     pub cache: ByteSize,
     /// Stores to keep connections to.
     pub stores: usize,
+    /// Stores that features may be pulled from, as `https://vision-*.pool.svc:50052`. Empty: whatever a caller names.
+    pub allowed_stores: Vec<StorePattern>,
 }
 
 /// How the worker ends.
@@ -82,6 +90,8 @@ impl Default for Settings {
             features: FeatureSettings::default(),
             drain: DrainSettings::default(),
             server: ServerSettings::default(),
+            tls: TlsSettings::default(),
+            upstream_tls: UpstreamTlsSettings::default(),
             log: LogSettings::default(),
         }
     }
@@ -95,7 +105,13 @@ impl Default for EngineSettings {
 
 impl Default for FeatureSettings {
     fn default() -> Self {
-        Self { wait: Duration::from_secs(120), fetches: 16, cache: ByteSize::mib(256), stores: 64 }
+        Self {
+            wait: Duration::from_secs(120),
+            fetches: 16,
+            cache: ByteSize::mib(256),
+            stores: 64,
+            allowed_stores: Vec::new(),
+        }
     }
 }
 
@@ -111,6 +127,8 @@ impl Validate for Settings {
             problems.add("model", "must name the folder of a checkpoint");
         }
         problems.check("server", &self.server);
+        problems.check("tls", &self.tls);
+        problems.check("upstream_tls", &self.upstream_tls);
         if !(0.0..=1.0).contains(&self.drain.finish) {
             problems.add("drain.finish", "must be a part of the whole, from 0 to 1");
         }

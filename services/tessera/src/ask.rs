@@ -2,11 +2,13 @@
 
 use anyhow::ensure;
 use tessera_api::Error;
-use tessera_api::gateway::{Event, GenerateRequest, ImageSource, Message, Part, Role};
+use tessera_api::gateway::{Event, GenerateRequest, ImageSource, ImageUrl, Message, Part, Role};
+use tessera_gateway::{Scheme, UrlSettings};
 
 use crate::answers::Answers;
 use crate::cli::{Ask, Picture};
-use crate::cluster::{Addresses, Cluster};
+use crate::client::Access;
+use crate::cluster::{Addresses, Cluster, ClusterSettings};
 use crate::model::{EMBEDDED_NOTE, Model};
 use crate::output::Waiting;
 use crate::{client, files, output};
@@ -18,7 +20,7 @@ use crate::{client, files, output};
 pub(crate) async fn run(ask: Ask) -> anyhow::Result<()> {
     let request = request(&ask)?;
     if let Some(url) = &ask.server {
-        return show(url, request, ask.json).await;
+        return show(&Access::to(url, &ask.access)?, request, ask.json).await;
     }
     ensure!(
         ask.store.is_some() || !ask.pictures.has_handles(),
@@ -28,12 +30,31 @@ pub(crate) async fn run(ask: Ask) -> anyhow::Result<()> {
     if model.is_embedded() {
         output::note(EMBEDDED_NOTE);
     }
-    let cluster =
-        Cluster::start(model.dir(), &ask.machine, ask.place.settings(ask.store.as_ref()), Addresses::any()).await?;
-    let url = format!("http://{}", cluster.addresses.gateway);
-    let shown = show(&url, request, ask.json).await;
+    let settings = ClusterSettings { store: ask.place.settings(ask.store.as_ref()), urls: urls(&ask)? };
+    let cluster = Cluster::start(model.dir(), &ask.machine, settings, Addresses::any()).await?;
+    let gateway = Access::local(format!("http://{}", cluster.addresses.gateway));
+    let shown = show(&gateway, request, ask.json).await;
     cluster.stop().await?;
     shown
+}
+
+/// What the gateway in this process may fetch: whoever names a URL on the command line wants it fetched, from wherever on
+/// the public network it is.
+fn urls(ask: &Ask) -> anyhow::Result<UrlSettings> {
+    let mut settings = UrlSettings::default();
+    for url in ask.pictures.urls().map(ImageUrl::as_url) {
+        if !settings.enabled {
+            settings.enabled = true;
+            settings.allow.push("*".parse()?);
+        }
+        if let Some(port) = url.port() {
+            settings.allow.push(format!("*:{port}").parse()?);
+        }
+        if url.scheme() == "http" && !settings.schemes.contains(&Scheme::Http) {
+            settings.schemes.push(Scheme::Http);
+        }
+    }
+    Ok(settings)
 }
 
 fn request(ask: &Ask) -> anyhow::Result<GenerateRequest> {
@@ -42,6 +63,7 @@ fn request(ask: &Ask) -> anyhow::Result<GenerateRequest> {
         parts.push(Part::Image(match picture {
             Picture::File(path) => ImageSource::File(files::read(path)?.into()),
             Picture::Stored(key) => ImageSource::Stored(*key),
+            Picture::Url(url) => ImageSource::Url(url.clone()),
         }));
     }
     parts.push(Part::Text(ask.prompt.clone()));
@@ -51,11 +73,11 @@ fn request(ask: &Ask) -> anyhow::Result<GenerateRequest> {
 }
 
 /// Streams the one answer as text, or shows what came once all of it is there: several answers, or JSON.
-async fn show(url: &str, request: GenerateRequest, json: bool) -> anyhow::Result<()> {
+async fn show(gateway: &Access, request: GenerateRequest, json: bool) -> anyhow::Result<()> {
     let waiting = Waiting::new("looking and thinking");
     let streams = !json && request.settings.samples.is_none_or(|samples| samples.get() == 1);
     let mut answers = Answers::default();
-    let mut events = awaited(&waiting, client::generate(url, request)).await.map_err(explained)?;
+    let mut events = awaited(&waiting, client::generate(gateway, request)).await.map_err(explained)?;
     while let Some(event) = awaited(&waiting, events.next()).await? {
         if let Event::Delta { sample: 0, text, .. } = &event
             && streams

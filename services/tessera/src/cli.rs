@@ -1,5 +1,6 @@
 //! The command line.
 
+mod access;
 mod encode;
 mod machine;
 mod pictures;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::place::{Place, PlaceFlags};
 use crate::settings::SettingFlags;
 
+pub(crate) use access::AccessFlags;
 pub(crate) use encode::Encode;
 pub(crate) use machine::MachineFlags;
 pub(crate) use pictures::{Picture, Pictures};
@@ -75,6 +77,8 @@ pub(crate) struct Ask {
     /// Ask a gateway that runs elsewhere instead of starting the services here
     #[arg(long, value_name = "URL", conflicts_with_all = ["device", "compute"])]
     pub(crate) server: Option<String>,
+    #[command(flatten)]
+    pub(crate) access: AccessFlags,
     /// Instructions in front of the question
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,

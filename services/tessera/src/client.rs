@@ -1,5 +1,6 @@
 //! The client of a gateway.
 
+mod access;
 mod batch;
 mod store;
 
@@ -7,9 +8,10 @@ use tessera_api::gateway::{Event, GenerateRequest};
 use tessera_api::proto::gateway::v1::GenerateResponse;
 use tessera_api::proto::gateway::v1::gateway_client::GatewayClient;
 use tessera_api::{Error, Result};
-use tessera_rpc::{Deadline, client};
+use tessera_rpc::Deadline;
 use tonic::{Status, Streaming};
 
+pub(crate) use access::Access;
 pub(crate) use batch::{Image, Outcome, encode_batch};
 pub(crate) use store::Store;
 
@@ -18,15 +20,15 @@ pub(crate) struct Answer {
     stream: Streaming<GenerateResponse>,
 }
 
-/// Sends a request to the gateway at `url`.
+/// Sends a request to a gateway.
 ///
 /// # Errors
 /// The gateway's, or what to do when there is none.
-pub(crate) async fn generate(url: &str, request: GenerateRequest) -> Result<Answer> {
-    let mut gateway = GatewayClient::new(client::channel(url)?);
+pub(crate) async fn generate(to: &Access, request: GenerateRequest) -> Result<Answer> {
+    let mut gateway = GatewayClient::new(to.open()?);
     match gateway.generate(Deadline::default().request(request.into())).await {
         Ok(response) => Ok(Answer { stream: response.into_inner() }),
-        Err(status) => Err(explained(url, status)),
+        Err(status) => Err(explained(&to.url, status)),
     }
 }
 
@@ -43,8 +45,16 @@ impl Answer {
 /// The gateway's error, or what to do when there is no gateway.
 fn explained(url: &str, status: Status) -> Error {
     let mut error = Error::from(status);
-    if error.reason == "UNREACHABLE" {
-        error.message = format!("no gateway at {url} ({}); start one with `tessera up`", error.message);
+    match error.reason.as_ref() {
+        "UNREACHABLE" => {
+            error.message = format!("no gateway at {url} ({}); start one with `tessera up`", error.message);
+        }
+        "TOKEN_MISSING" => {
+            error.message = format!(
+                "the gateway at {url} wants to know who asks: give it a token with --token-file FILE, or in the environment as TESSERA_TOKEN"
+            );
+        }
+        _ => {}
     }
     error
 }

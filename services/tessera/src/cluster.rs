@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tessera_gateway::UrlSettings;
 use tessera_rpc::{ServerError, ServerSettings, Tasks};
 use tessera_vision::StoreSettings;
 use tokio::net::TcpListener;
@@ -47,6 +48,21 @@ impl Addresses {
     }
 }
 
+/// What the services are told besides where and what they are.
+#[derive(Clone, Debug)]
+pub(crate) struct ClusterSettings {
+    /// Where encoded images are kept.
+    pub(crate) store: StoreSettings,
+    /// Which images the gateway fetches.
+    pub(crate) urls: UrlSettings,
+}
+
+impl From<StoreSettings> for ClusterSettings {
+    fn from(store: StoreSettings) -> Self {
+        Self { store, urls: UrlSettings::default() }
+    }
+}
+
 /// The running services.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -57,15 +73,14 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Loads the checkpoint and starts the services; `store` says where encoded images are kept. Ports are taken before
-    /// anything is loaded.
+    /// Loads the checkpoint and starts the services. Ports are taken before anything is loaded.
     ///
     /// # Errors
     /// When a port is taken, or the checkpoint or the device cannot be used.
     pub(crate) async fn start(
         model: &Path,
         machine: &MachineFlags,
-        store: StoreSettings,
+        settings: ClusterSettings,
         addresses: Addresses,
     ) -> anyhow::Result<Self> {
         let gateway_listener = bind(addresses.gateway).await?;
@@ -86,6 +101,7 @@ impl Cluster {
             vision: vec![format!("http://{}", addresses.vision)],
             language: addresses.language.iter().map(|address| format!("http://{address}")).collect(),
             limits: tessera_gateway::LimitSettings { time: TIME, ..Default::default() },
+            urls: settings.urls,
             server,
             ..Default::default()
         };
@@ -94,7 +110,7 @@ impl Cluster {
             model: model.to_owned(),
             device: machine.first_device(),
             compute,
-            store,
+            store: settings.store,
             server,
             ..Default::default()
         };

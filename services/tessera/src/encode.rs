@@ -17,6 +17,7 @@ use anyhow::ensure;
 
 use crate::INTERRUPTED;
 use crate::cli::Encode;
+use crate::client::Access;
 use crate::cluster::{Addresses, Cluster};
 use crate::model::{EMBEDDED_NOTE, Model};
 use crate::output;
@@ -37,7 +38,7 @@ pub(crate) async fn run(encode: Encode) -> anyhow::Result<ExitCode> {
     );
     let manifest = encode.manifest.as_deref().map(Manifest::open).transpose()?;
     if let Some(url) = &encode.server {
-        return send(url.clone(), encode, manifest).await;
+        return send(Access::to(url, &encode.access)?, encode, manifest).await;
     }
     let model = Model::open(encode.model.as_deref())?;
     if model.is_embedded() {
@@ -45,9 +46,10 @@ pub(crate) async fn run(encode: Encode) -> anyhow::Result<ExitCode> {
     }
     let addresses = Addresses::without_language();
     let cluster =
-        Cluster::start(model.dir(), &encode.machine, encode.place.settings(encode.store.as_ref()), addresses).await?;
-    let url = format!("http://{}", cluster.addresses.gateway);
-    let sent = send(url, encode, manifest).await;
+        Cluster::start(model.dir(), &encode.machine, encode.place.settings(encode.store.as_ref()).into(), addresses)
+            .await?;
+    let gateway = Access::local(format!("http://{}", cluster.addresses.gateway));
+    let sent = send(gateway, encode, manifest).await;
     tokio::select! {
         stopped = cluster.stop() => stopped?,
         // For the second time: nothing more is waited for.
@@ -56,11 +58,11 @@ pub(crate) async fn run(encode: Encode) -> anyhow::Result<ExitCode> {
     sent
 }
 
-async fn send(url: String, encode: Encode, manifest: Option<Manifest>) -> anyhow::Result<ExitCode> {
+async fn send(gateway: Access, encode: Encode, manifest: Option<Manifest>) -> anyhow::Result<ExitCode> {
     let report = Report::new(manifest, encode.json);
     let mut flow = Flow::start(
         encode.images,
-        &Destination { url, lease: encode.lease, ends_with_us: encode.server.is_none() },
+        &Destination { gateway, lease: encode.lease, ends_with_us: encode.server.is_none() },
         report,
     )?;
     let ended = tokio::select! {

@@ -6,11 +6,11 @@ mod show;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use bytes::Bytes;
 use tessera_api::embedding::DeleteRequest;
+use tessera_embedding::Salt;
 
-use crate::cli::{List, Remove, Stat, StoreCommand, Verify, Where};
-use crate::client::Store;
+use crate::cli::{AccessFlags, List, Remove, Stat, StoreCommand, Verify, Where};
+use crate::client::{Access, Store};
 use crate::output::Progress;
 use crate::{files, output};
 
@@ -32,14 +32,14 @@ pub(crate) async fn run(command: StoreCommand) -> anyhow::Result<ExitCode> {
 
 /// A store that is open.
 enum Open {
-    Gateway(Store),
+    Gateway(Box<Store>),
     Folder(Folder),
 }
 
 impl Where {
-    async fn open(&self) -> anyhow::Result<Open> {
+    async fn open(&self, access: &AccessFlags) -> anyhow::Result<Open> {
         match (&self.server, &self.store) {
-            (Some(url), _) => Ok(Open::Gateway(Store::new(url)?)),
+            (Some(url), _) => Ok(Open::Gateway(Box::new(Store::new(&Access::to(url, access)?)?))),
             (None, Some(path)) => Ok(Open::Folder(Folder::open(path).await?)),
             (None, None) => bail!("say which store: --server URL or --store FOLDER"),
         }
@@ -47,7 +47,7 @@ impl Where {
 }
 
 async fn run_stat(stat: Stat) -> anyhow::Result<ExitCode> {
-    let stored: Vec<Option<About>> = match stat.place.open().await? {
+    let stored: Vec<Option<About>> = match stat.place.open(&stat.access).await? {
         Open::Gateway(mut store) => {
             let statuses = store.stat(&stat.handles).await?.into_iter();
             statuses.map(|status| status.stored.map(About::from)).collect()
@@ -72,10 +72,10 @@ async fn run_list(list: List) -> anyhow::Result<ExitCode> {
 }
 
 async fn run_remove(remove: Remove) -> anyhow::Result<ExitCode> {
-    let deleted = match remove.place.open().await? {
+    let deleted = match remove.place.open(&remove.access).await? {
         // Whose, the gateway knows.
         Open::Gateway(mut store) if remove.everything => {
-            store.delete(DeleteRequest::Tenant { salt: Bytes::new() }).await?
+            store.delete(DeleteRequest::Tenant { salt: Salt::default() }).await?
         }
         Open::Gateway(mut store) => {
             let mut deleted = store.delete_keys(&remove.handles).await?;

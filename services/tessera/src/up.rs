@@ -19,7 +19,7 @@ pub(crate) async fn run(up: Up) -> anyhow::Result<()> {
     let starting = Cluster::start(
         model.dir(),
         &up.machine,
-        up.place.settings(up.store.as_ref()),
+        up.place.settings(up.store.as_ref()).into(),
         Addresses::from(up.host, up.port),
     );
     let cluster = tokio::select! {

@@ -152,7 +152,7 @@ fn inspect_writes_the_pixels_that_the_reference_makes() {
 #[test]
 fn what_goes_wrong_is_one_line_that_says_what_to_do() {
     let (photo, text) = (path("photos/landscape.jpg"), path("sizes_336.csv"));
-    let cases: [(&[&str], &[&str]); 10] = [
+    let cases: [(&[&str], &[&str]); 12] = [
         (&["ask", "--image", "/nowhere.jpg", "Q"], &["cannot read /nowhere.jpg"]),
         (&["ask", "--image", &text, "Q"], &["messages[0].parts[0].image", "none of JPEG"]),
         (&["ask", "--model", "/nowhere", "--image", &photo, "Q"], &["/nowhere is not a folder", "--model"]),
@@ -162,6 +162,11 @@ fn what_goes_wrong_is_one_line_that_says_what_to_do() {
         (&["ask", "--top-p", "7", "Q"], &["settings.top_p", "7"]),
         (&["ask", "--samples", "2", "Q"], &["settings.samples", "temperature"]),
         (&["ask", "--json-schema", "/nowhere.json", "Q"], &["cannot read /nowhere.json"]),
+        (
+            &["ask", "--image", "http://127.0.0.1:9/a.png", "Q"],
+            &["messages[0].parts[0].image.url", "no public address"],
+        ),
+        (&["ask", "--image", "https://nobody.invalid/a.png", "Q"], &["image.url", "cannot be reached"]),
         (&["inspect", &text], &["sizes_336.csv", "none of JPEG"]),
     ];
     for (arguments, expected) in cases {

@@ -40,7 +40,14 @@ trait Tower {
 /// What the device is asked to do.
 enum Job {
     Encode(EncodeJob),
-    Project { features: HostTensor, plan: Plan, reply: oneshot::Sender<Result<HostTensor>> },
+    Project(ProjectJob),
+}
+
+/// Features that become the rows that the language model sees.
+struct ProjectJob {
+    features: HostTensor,
+    plan: Plan,
+    reply: oneshot::Sender<Result<HostTensor>>,
 }
 
 /// An image of which some tiles are encoded.
@@ -105,7 +112,7 @@ impl Device {
     /// As [`Self::encode`].
     pub(crate) async fn project(&self, features: HostTensor, plan: Plan) -> Result<HostTensor> {
         let (reply, done) = oneshot::channel();
-        self.ask(Job::Project { features, plan, reply }, done).await
+        self.ask(Job::Project(ProjectJob { features, plan, reply }), done).await
     }
 
     async fn ask<T>(&self, job: Job, done: oneshot::Receiver<Result<T>>) -> Result<T> {
@@ -116,29 +123,40 @@ impl Device {
 }
 
 /// The thread: forward passes while there are tiles, asleep while there are none. While a pass is on the device the next
-/// one is put behind it, if the device is worth that, and while its rows are waited for, jobs wait too.
+/// one is put behind it, if the device is worth that, and while its rows are waited for, jobs wait too. Whatever came is taken
+/// in before a pass, so that what nobody waits for any more is let go of with the next one. Projections go first, but no pass
+/// that is full waits for more than one.
 fn run<T: Tower>(tower: &T, tiles: usize, mut inbox: mpsc::Receiver<Job>, busy: &AtomicU64) {
-    let mut batcher = Batcher::new(tiles);
+    let (mut batcher, mut projections) = (Batcher::new(tiles), VecDeque::new());
     let mut passes = Passes { tower, on_device: VecDeque::new(), counted: Instant::now(), busy };
     loop {
-        let is_idle = batcher.waiting() == 0 && passes.on_device.is_empty();
-        let next = if is_idle { inbox.blocking_recv() } else { inbox.try_recv().ok() };
+        let is_idle = batcher.waiting() == 0 && passes.on_device.is_empty() && projections.is_empty();
+        let has_room = projections.len() < inbox.max_capacity();
+        let next = if is_idle { inbox.blocking_recv() } else { has_room.then(|| inbox.try_recv().ok()).flatten() };
         match next {
-            Some(Job::Encode(job)) => batcher.push(job),
-            Some(Job::Project { features, plan, reply }) => {
-                // The one who asked may have left.
-                let _ = reply.send(tower.project(&features, &plan));
+            Some(Job::Encode(job)) => {
+                batcher.push(job);
+                continue;
+            }
+            Some(Job::Project(job)) => {
+                projections.push_back(job);
+                continue;
             }
             None if is_idle => return,
             None => {}
         }
-        if !batcher.is_full() && !inbox.is_empty() {
-            continue;
+        if batcher.is_full() || projections.is_empty() {
+            if batcher.waiting() > 0 && passes.on_device.len() < tower.passes_at_once() {
+                passes.start(&mut batcher);
+            } else {
+                passes.finish_first(&mut batcher);
+            }
         }
-        if batcher.waiting() > 0 && passes.on_device.len() < tower.passes_at_once() {
-            passes.start(&mut batcher);
-        } else {
-            passes.finish_first(&mut batcher);
+        if let Some(ProjectJob { features, plan, reply }) = projections.pop_front()
+            && !reply.is_closed()
+        {
+            // The one who asked may leave meanwhile.
+            let _ = reply.send(tower.project(&features, &plan));
         }
     }
 }

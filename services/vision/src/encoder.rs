@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tessera_anyres::{Geometry, Plan};
+use tessera_anyres::{Geometry, Plan, Shape};
 use tessera_api::vision::{EncodeRequest, EncodeTimings, Encoded};
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_embedding::{Artifact, EncoderFingerprint, ImageKey, Origin, Provenance, TenantId};
@@ -13,6 +13,7 @@ use tessera_rpc::{Deadline, Tasks};
 use tessera_store::{Begin, Kept, Lead, Store};
 use tessera_tensor::HostTensor;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::device::Device;
 use crate::settings::{BatchSettings, RowFormat};
@@ -38,7 +39,9 @@ pub(crate) struct Encoder {
     waiting_limit: usize,
     rows: RowFormat,
     /// Images that may be decoded at once.
-    preprocessing: Semaphore,
+    preprocessing: Arc<Semaphore>,
+    /// Memory of images that are decoded: a permit for each KiB.
+    decoded: Arc<Semaphore>,
     tasks: Tasks,
 }
 
@@ -46,11 +49,20 @@ pub(crate) struct Encoder {
 struct Work {
     image: Bytes,
     tenant: TenantId,
-    plan: Plan,
+    shape: Shape,
+    examined: Examined,
     /// For the caller that began it.
     timings: Arc<Mutex<EncodeTimings>>,
     /// Its places in the queue.
     _admission: OwnedSemaphorePermit,
+}
+
+/// What the header of an image says.
+#[derive(Clone, Copy, Debug)]
+struct Examined {
+    plan: Plan,
+    /// The most memory that decoding and cutting it takes, in KiB.
+    memory: u32,
 }
 
 /// What an [`Encoder`] is made of.
@@ -80,7 +92,8 @@ impl Encoder {
             waiting: Arc::new(Semaphore::new(batch.waiting_tiles)),
             waiting_limit: batch.waiting_tiles,
             rows,
-            preprocessing: Semaphore::new(batch.preprocess),
+            preprocessing: Arc::new(Semaphore::new(batch.preprocess)),
+            decoded: Arc::new(Semaphore::new(kib(batch.decoded.as_u64()) as usize)),
             tasks,
         })
     }
@@ -92,7 +105,7 @@ impl Encoder {
     /// much waits.
     pub(crate) async fn encode(self: &Arc<Self>, request: EncodeRequest, deadline: Deadline) -> Result<Encoded> {
         let key = request.key;
-        let plan = deadline.bound("the header of an image was being read", self.examine(&request)).await?;
+        let examined = deadline.bound("the header of an image was being read", self.examine(&request)).await?;
         let beginning = async { Ok(self.store.begin(&key).await?) };
         let begun = deadline.bound("the store was being asked for an image", beginning).await?;
         let unspent = EncodeTimings::default();
@@ -103,7 +116,7 @@ impl Encoder {
                 (artifact, false, kept == Kept::Durably, unspent)
             }
             Begin::Lead(lead) => {
-                let admission = match self.admit(&plan) {
+                let admission = match self.admit(&examined.plan) {
                     Ok(admission) => admission,
                     Err(error) => {
                         lead.fail(error.clone());
@@ -116,7 +129,8 @@ impl Encoder {
                 let work = Work {
                     image: request.image,
                     tenant: TenantId::of(&request.tenant_salt),
-                    plan,
+                    shape: request.shape,
+                    examined,
                     timings: Arc::clone(&timings),
                     _admission: admission,
                 };
@@ -128,7 +142,7 @@ impl Encoder {
         };
         Ok(Encoded {
             image_size: artifact.image_size,
-            image_tokens: plan.image_tokens(),
+            image_tokens: examined.plan.image_tokens(),
             stored_before,
             durable,
             timings,
@@ -136,11 +150,11 @@ impl Encoder {
     }
 
     /// Checks key and headers on the pool for blocking work: hashing a large file takes milliseconds.
-    async fn examine(self: &Arc<Self>, request: &EncodeRequest) -> Result<Plan> {
+    async fn examine(self: &Arc<Self>, request: &EncodeRequest) -> Result<Examined> {
         let (this, image, key) = (Arc::clone(self), request.image.clone(), request.key);
-        let salt = request.tenant_salt.clone();
-        let examined = self.tasks.spawn_blocking(move || {
-            let own = ImageKey::of(&salt, &this.fingerprint, &image);
+        let (salt, shape) = (request.tenant_salt.clone(), request.shape);
+        self.compute(move || {
+            let own = ImageKey::of_shape(shape, &salt, &this.fingerprint, &image);
             if own != key {
                 let message = format!(
                     "key {key} is not this encoder's key {own} of the image: \
@@ -151,9 +165,23 @@ impl Encoder {
                 );
             }
             let probe = tessera_image::probe(&image, &this.image.limits()).map_err(|error| unusable(&error))?;
-            Ok(this.geometry.plan(probe.size_for(this.image.source)))
-        });
-        examined.await.map_err(|_| Error::draining())?
+            let size = probe.size_for(this.image.source);
+            let cutting = this.preprocessor.most_bytes(size.pixels(), size.height.max(size.width));
+            let memory = kib(probe.decoding_bytes(image.len()).saturating_add(cutting));
+            Ok(Examined { plan: this.geometry.plan_of(size, shape), memory })
+        })
+        .await
+    }
+
+    /// Runs computing code on the pool for blocking work. Code that panics fails its own request and nothing else.
+    async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        AbortOnDropHandle::new(self.tasks.spawn_blocking(work)).await.unwrap_or_else(|ended| {
+            Err(if ended.is_panic() {
+                Error::new(ErrorKind::Internal, "DECODER_FAILED", "the image decoder failed")
+            } else {
+                Error::draining()
+            })
+        })
     }
 
     /// Takes a place for every tile of the image, known from its header, before anything is decoded.
@@ -171,8 +199,8 @@ impl Encoder {
     /// Encodes for everybody who waits for this key.
     async fn lead(self: Arc<Self>, mut lead: Lead<Error>, work: Work) {
         let encoded = async {
-            let (pixels, preprocess) = self.preprocess(work.image.clone()).await?;
-            let features = self.device.encode(pixels, work.plan).await?;
+            let (pixels, preprocess) = self.preprocess(&work).await?;
+            let features = self.device.encode(pixels, work.examined.plan).await?;
             let spent = EncodeTimings { preprocess, queue: features.queue, forward: features.forward };
             *work.timings.lock().unwrap_or_else(PoisonError::into_inner) = spent;
             self.seal(&work, features.rows).await
@@ -192,8 +220,9 @@ impl Encoder {
 
     /// Makes an artifact of rows on the pool for blocking work: checksums of megabytes take milliseconds.
     async fn seal(&self, work: &Work, rows: HostTensor) -> Result<Artifact> {
-        let provenance = Provenance::now(self.fingerprint, work.tenant, Origin::Encoded, work.plan.grid);
-        let (image_size, format) = (work.plan.image, self.rows);
+        let plan = work.examined.plan;
+        let provenance = Provenance::now(self.fingerprint, work.tenant, Origin::Encoded, plan.grid);
+        let (image_size, format) = (plan.image, self.rows);
         let sealing = self.tasks.spawn_blocking(move || {
             let artifact = Artifact::seal(image_size, rows, provenance);
             if format == RowFormat::Int8 { artifact.quantize() } else { artifact }
@@ -201,18 +230,38 @@ impl Encoder {
         sealing.await.map_err(|_| Error::draining())
     }
 
-    /// Decodes, resizes, cuts and normalises on the pool for blocking work, a bounded number of images at a time.
-    async fn preprocess(self: &Arc<Self>, image: Bytes) -> Result<(HostTensor, Duration)> {
-        let Ok(_permit) = self.preprocessing.acquire().await else { return Err(Error::draining()) };
-        let this = Arc::clone(self);
-        let preprocessed = self.tasks.spawn_blocking(move || {
+    /// Decodes, resizes, cuts and normalises on the pool for blocking work: a bounded number of images at a time, and no
+    /// more of them than their memory is granted. What nobody waits for any more does not begin; what began keeps its place
+    /// and its memory until it is done, whoever left.
+    async fn preprocess(self: &Arc<Self>, work: &Work) -> Result<(HostTensor, Duration)> {
+        let Ok(permit) = Arc::clone(&self.preprocessing).acquire_owned().await else { return Err(Error::draining()) };
+        let Ok(memory) = Arc::clone(&self.decoded).acquire_many_owned(work.examined.memory).await else {
+            return Err(Error::draining());
+        };
+        let (this, image, shape) = (Arc::clone(self), work.image.clone(), work.shape);
+        self.compute(move || {
+            let _held = (permit, memory);
             let began = Instant::now();
-            let decoded = tessera_image::decode(&image, &this.image.decode()).map_err(|error| unusable(&error))?;
-            let tiles = this.preprocessor.run(&decoded).map_err(|error| unusable(&error))?;
-            Ok((tiles.pixels, began.elapsed()))
-        });
-        preprocessed.await.map_err(|_| Error::new(ErrorKind::Internal, "DECODER_FAILED", "the image decoder failed"))?
+            let tiles = this.tiles(&image, shape).map_err(|error| unusable(&error))?;
+            Ok((tiles, began.elapsed()))
+        })
+        .await
     }
+
+    /// The tiles of an image file.
+    fn tiles(&self, file: &[u8], shape: Shape) -> Result<HostTensor, ImageError> {
+        let decoded = tessera_image::decode(file, &self.image.decode())?;
+        let image = match shape {
+            Shape::Own => decoded,
+            Shape::Constant => self.preprocessor.frame(&decoded)?,
+        };
+        Ok(self.preprocessor.run(&image)?.pixels)
+    }
+}
+
+/// Whole KiB, and one more where there is a rest.
+fn kib(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX)
 }
 
 /// The error of an image that cannot be used.

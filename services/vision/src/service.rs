@@ -4,7 +4,7 @@ use tessera_checkpoint::{Checkpoint, CheckpointError};
 use tessera_embedding::EncoderFingerprint;
 use tessera_image::{ImageSettings, PREPROCESSING_REVISION, Preprocessor};
 use tessera_model::{LoadOptions, ModelError, Progress, VisionModel};
-use tessera_rpc::{Server, ServerError, Service, Tasks};
+use tessera_rpc::{FileError, Server, ServerError, ServerTls, Service, Tasks};
 use tessera_store::{RemoteError, Store, StoreError};
 use tessera_tensor::DType;
 
@@ -40,12 +40,26 @@ pub enum BuildError {
         /// What an image takes.
         image: usize,
     },
+    /// An image could never be decoded.
+    #[error(
+        "batch.decoded is {bytes} bytes, the largest image that image.max_pixels lets pass may take {image}: give it more, \
+         or let smaller images pass"
+    )]
+    DecodedTooSmall {
+        /// What was given.
+        bytes: u64,
+        /// What an image takes.
+        image: u64,
+    },
     /// The folder of the store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The settings of the shared store name no server.
     #[error("store.shared: {0}")]
     Shared(#[from] RemoteError),
+    /// Certificates or keys are missing or wrong.
+    #[error(transparent)]
+    Files(#[from] FileError),
     /// The server could not be put together.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -64,6 +78,8 @@ pub enum BuildError {
 pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'static) -> Result<Service, BuildError> {
     let (path, device, compute) = (settings.model.clone(), settings.device.clone(), settings.compute);
     let tasks = Tasks::default();
+    // What is wrong with these is said before anything is loaded.
+    let tls = ServerTls::start(&settings.tls, &tasks)?;
     let loading = tasks.spawn_blocking(move || {
         let checkpoint = Checkpoint::open(&path)?;
         let device = tessera_model::resolve(&device)?;
@@ -78,6 +94,7 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
     let fingerprint = fingerprint(&model, &checkpoint, &settings.image);
     let geometry = checkpoint.geometry();
     let preprocessor = Preprocessor::new(&checkpoint.processor.image, geometry.clone(), settings.image.resizer);
+    check_decoding(&settings, &preprocessor)?;
     let (store, background) = Store::open(tiers::options(&settings.store)?).await?;
     let stop = tasks.stop().clone();
     tasks.spawn(background.run(async move { stop.cancelled().await }));
@@ -98,6 +115,7 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
     let stored = Stored { encoder, columns: checkpoint.model.feature_channels(), tasks: tasks.clone() };
     let max_bytes = settings.image.max_file.as_usize();
     let server = Server::new(settings.server)?
+        .secure(tls)
         .with(vision.into_service(max_bytes))
         .with(grpc::store::Handler { stored, max_bytes }.into_service());
     let model = settings.model.display();
@@ -119,6 +137,13 @@ fn check_bounds(settings: &Settings, checkpoint: &Checkpoint, compute: DType) ->
         return Err(BuildError::QueueTooSmall { tiles, image });
     }
     Ok(())
+}
+
+/// An image that needs more memory than all of them may take would wait for ever.
+fn check_decoding(settings: &Settings, preprocessor: &Preprocessor) -> Result<(), BuildError> {
+    let (limits, bytes) = (settings.image.limits(), settings.batch.decoded.as_u64());
+    let image = limits.decoding_bytes().saturating_add(preprocessor.most_bytes(limits.pixels, limits.side));
+    if bytes < image { Err(BuildError::DecodedTooSmall { bytes, image }) } else { Ok(()) }
 }
 
 /// Everything that decides the features of a file.

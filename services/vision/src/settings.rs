@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tessera_config::{ByteSize, Problems, Secret, Validate, duration};
 use tessera_image::ImageSettings;
-use tessera_rpc::ServerSettings;
+use tessera_rpc::{ServerSettings, TlsSettings};
 use tessera_telemetry::LogSettings;
 use tessera_tensor::{Compute, Devices};
 
@@ -31,6 +31,8 @@ pub struct Settings {
     pub store: StoreSettings,
     /// Bounds of the server.
     pub server: ServerSettings,
+    /// Who the worker is, and whom it lets in.
+    pub tls: TlsSettings,
     /// Logs.
     pub log: LogSettings,
 }
@@ -45,6 +47,9 @@ pub struct BatchSettings {
     pub waiting_tiles: usize,
     /// Images decoded and resized at once.
     pub preprocess: usize,
+    /// Memory of the images that are being decoded and resized: each takes as much as one of its size may need, and waits
+    /// until there is so much.
+    pub decoded: ByteSize,
 }
 
 /// Where features are kept.
@@ -118,6 +123,7 @@ impl Default for Settings {
             batch: BatchSettings::default(),
             store: StoreSettings::default(),
             server: ServerSettings::default(),
+            tls: TlsSettings::default(),
             log: LogSettings::default(),
         }
     }
@@ -125,7 +131,7 @@ impl Default for Settings {
 
 impl Default for BatchSettings {
     fn default() -> Self {
-        Self { tiles: None, waiting_tiles: 640, preprocess: 2 }
+        Self { tiles: None, waiting_tiles: 640, preprocess: 2, decoded: ByteSize::gib(2) }
     }
 }
 
@@ -175,6 +181,7 @@ impl Validate for Settings {
         }
         problems.check("image", &self.image);
         problems.check("server", &self.server);
+        problems.check("tls", &self.tls);
         let positive = [
             ("batch.tiles", self.batch.tiles != Some(0)),
             ("batch.waiting_tiles", self.batch.waiting_tiles > 0),

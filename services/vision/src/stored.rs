@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tessera_anyres::Shape;
 use tessera_api::embedding::{
     DeleteRequest, FetchRequest, KeyStatus, LeaseRequest, Representation, StoredImage, Tiers, Upload, Uploaded,
 };
 use tessera_api::{Error, ErrorKind, Result};
-use tessera_embedding::{Artifact, ImageFeatures, ImageKey, Origin, Provenance, TenantId};
+use tessera_embedding::{Artifact, ImageFeatures, ImageKey, Origin, Provenance, TenantId, WaitError};
 use tessera_rpc::{Deadline, Tasks};
 use tessera_store::{Kept, LeaseError, Stat, Store};
 
@@ -33,10 +34,18 @@ impl Stored {
     /// Reads the rows of an image, waiting for it as long as it is asked to.
     ///
     /// # Errors
-    /// `NotFound` when it is not stored in time.
-    pub(crate) async fn read(&self, request: FetchRequest, deadline: Deadline) -> Result<ImageFeatures> {
+    /// `NotFound` when it is not stored in time, or belongs to another than the owner.
+    pub(crate) async fn read(
+        &self,
+        request: FetchRequest,
+        owner: Option<TenantId>,
+        deadline: Deadline,
+    ) -> Result<ImageFeatures> {
         let waiting = async { Ok(self.store().wait(&request.key, request.wait).await?) };
         let artifact = deadline.bound("waiting for an image to be stored", waiting).await?;
+        if owner.is_some_and(|owner| owner != artifact.provenance.tenant) {
+            return Err(WaitError::<Error>::NotFound(request.key).into());
+        }
         let image_size = artifact.image_size;
         let sealing = match request.representation {
             Representation::Features => match artifact.plain() {
@@ -54,13 +63,18 @@ impl Stored {
     }
 
     /// Says of each key what is stored.
-    pub(crate) async fn stat(&self, keys: Vec<ImageKey>) -> Vec<KeyStatus> {
+    pub(crate) async fn stat(&self, keys: Vec<ImageKey>, owner: Option<TenantId>) -> Vec<KeyStatus> {
         let mut statuses = Vec::with_capacity(keys.len());
         for key in keys {
-            let stored = self.store().stat(&key).await.map(|stat| self.image(&stat));
-            statuses.push(KeyStatus { key, stored });
+            let stored = self.store().stat(&key).await.filter(|stat| is_owned(stat, owner));
+            statuses.push(KeyStatus { key, stored: stored.map(|stat| self.image(&stat)) });
         }
         statuses
+    }
+
+    /// Whether a key is the owner's; what is not stored is nobody's.
+    async fn belongs(&self, key: &ImageKey, owner: Option<TenantId>) -> bool {
+        owner.is_none() || self.store().stat(key).await.is_some_and(|stat| is_owned(&stat, owner))
     }
 
     fn image(&self, stat: &Stat) -> StoredImage {
@@ -115,9 +129,17 @@ impl Stored {
     ///
     /// # Errors
     /// `Exhausted` when more than may be would be promised.
-    pub(crate) async fn lease(&self, request: LeaseRequest) -> Result<Vec<Option<SystemTime>>> {
+    pub(crate) async fn lease(
+        &self,
+        request: LeaseRequest,
+        owner: Option<TenantId>,
+    ) -> Result<Vec<Option<SystemTime>>> {
         let mut ends = Vec::with_capacity(request.keys.len());
         for key in &request.keys {
+            if !self.belongs(key, owner).await {
+                ends.push(None);
+                continue;
+            }
             match self.store().lease(key, request.period).await {
                 Ok(end) => ends.push(Some(end)),
                 Err(LeaseError::NotFound(_)) => ends.push(None),
@@ -133,26 +155,33 @@ impl Stored {
     }
 
     /// Ends leases; tells how many there were.
-    pub(crate) async fn release(&self, keys: Vec<ImageKey>) -> u32 {
+    pub(crate) async fn release(&self, keys: Vec<ImageKey>, owner: Option<TenantId>) -> u32 {
         let mut released = 0;
         for key in keys {
-            released += u32::from(self.store().release(&key).await);
+            released += u32::from(self.belongs(&key, owner).await && self.store().release(&key).await);
         }
         released
     }
 
     /// Forgets what is named; tells how many artifacts there were.
-    pub(crate) async fn delete(&self, request: DeleteRequest) -> u64 {
+    pub(crate) async fn delete(&self, request: DeleteRequest, owner: Option<TenantId>) -> u64 {
         let keys = match request {
             DeleteRequest::Keys(keys) => keys,
             // For callers without a gateway in front, who have no salt.
-            DeleteRequest::Image(image) => vec![ImageKey::of(&[], &self.encoder.fingerprint, &image)],
+            DeleteRequest::Image(image) => [Shape::Own, Shape::Constant]
+                .map(|shape| ImageKey::of_shape(shape, &[], &self.encoder.fingerprint, &image))
+                .to_vec(),
             DeleteRequest::Tenant { salt } => return self.store().delete_tenant(&TenantId::of(&salt)).await,
         };
         let mut deleted = 0;
         for key in keys {
-            deleted += u64::from(self.store().delete(&key).await);
+            deleted += u64::from(self.belongs(&key, owner).await && self.store().delete(&key).await);
         }
         deleted
     }
+}
+
+/// Whether what is stored is the owner's; without one, everything is.
+fn is_owned(stat: &Stat, owner: Option<TenantId>) -> bool {
+    owner.is_none_or(|owner| owner == stat.provenance.tenant)
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use tessera_anyres::Shape;
 use tessera_api::embedding::{FetchHeader, FetchRequest, Representation};
 use tessera_api::proto::embedding::v1::embedding_store_client::EmbeddingStoreClient;
 use tessera_api::proto::embedding::v1::fetch_response::Part;
 use tessera_api::proto::vision::v1 as proto;
 use tessera_api::proto::vision::v1::vision_worker_client::VisionWorkerClient;
 use tessera_api::vision::{Description, EncodeRequest, Encoded};
-use tessera_embedding::{EncoderFingerprint, ImageFeatures, ImageKey};
+use tessera_embedding::{EncoderFingerprint, ImageFeatures, ImageKey, Salt};
 use tessera_rpc::client;
 use tessera_tensor::HostTensor;
 use tessera_testkit::{Program, family_dir, picture};
@@ -44,7 +45,7 @@ async fn encode_for_ever(channel: Channel, first: u32, encoder: EncoderFingerpri
         // What follows the end of a PNG file is not read, but it makes another file of it.
         let image = Bytes::from([&whole[..], &number.to_le_bytes()].concat());
         let key = ImageKey::of(&[], &encoder, &image);
-        let request = EncodeRequest { image, key, tenant_salt: Bytes::new() };
+        let request = EncodeRequest { image, key, tenant_salt: Salt::default(), shape: Shape::Own };
         let Ok(encoded) = VisionWorkerClient::new(channel.clone()).encode(proto::EncodeRequest::from(request)).await
         else {
             return;

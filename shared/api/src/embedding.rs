@@ -1,5 +1,6 @@
 //! Domain types of `EmbeddingStore`.
 
+mod owner;
 mod upload;
 mod wire;
 
@@ -7,9 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tessera_anyres::ImageSize;
-use tessera_embedding::{EncoderFingerprint, ImageKey};
+use tessera_embedding::{EncoderFingerprint, ImageKey, Salt};
 use tessera_tensor::{DType, HostTensor};
 
+pub use owner::{owner, set_owner};
 pub use upload::{chunks, read_upload, upload_parts};
 pub(crate) use wire::optional_representation;
 pub use wire::{key_bytes, keys, lease_ends, lease_response};
@@ -111,7 +113,7 @@ pub struct Upload {
     /// `[rows, columns]`.
     pub features: HostTensor,
     /// Part of their key.
-    pub tenant_salt: Bytes,
+    pub tenant_salt: Salt,
 }
 
 /// What an upload is, told in front of its payload.
@@ -121,7 +123,7 @@ pub(crate) struct PutHeader {
     pub(crate) dtype: DType,
     pub(crate) rows: usize,
     pub(crate) columns: usize,
-    pub(crate) tenant_salt: Bytes,
+    pub(crate) tenant_salt: Salt,
 }
 
 /// An upload that is stored.
@@ -156,7 +158,7 @@ pub enum DeleteRequest {
     /// Everything of one tenant.
     Tenant {
         /// What its keys are made with.
-        salt: Bytes,
+        salt: Salt,
     },
 }
 

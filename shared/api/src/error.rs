@@ -14,6 +14,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum ErrorKind {
     /// The request is wrong and stays wrong.
     Invalid,
+    /// It is not known who asks.
+    Unauthenticated,
+    /// Who asks may not.
+    Denied,
     /// Something that the request names is not there.
     NotFound,
     /// The system is not in the state that the request needs.

@@ -8,9 +8,8 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tessera_anyres::ImageSize;
-use tessera_embedding::{DecoderFingerprint, ImageKey};
+use tessera_embedding::{DecoderFingerprint, ImageKey, Salt};
 
 pub use constraint::Constraint;
 pub use sampling::{BeamSearch, Choice, Draw, EarlyStopping, Generator, Sampling};
@@ -48,7 +47,7 @@ pub struct GenerateRequest {
     /// The same for the prompt.
     pub prompt_logprobs: Option<usize>,
     /// Sequences of different salts share no blocks.
-    pub salt: Bytes,
+    pub salt: Salt,
     /// What must decide the scores, if that matters.
     pub decoder: Option<DecoderFingerprint>,
 }
@@ -189,7 +188,7 @@ impl GenerateRequest {
             constraint: None,
             logprobs: None,
             prompt_logprobs: None,
-            salt: Bytes::new(),
+            salt: Salt::default(),
             decoder: None,
         }
     }

@@ -14,8 +14,10 @@ use crate::error::{Error, ErrorKind, FieldViolation};
 const DOMAIN: &str = "tessera";
 
 /// Kind and code, side by side, and the reason of a status that carries none. Read in both directions.
-const TABLE: [(ErrorKind, Code, &str); 10] = [
+const TABLE: [(ErrorKind, Code, &str); 12] = [
     (ErrorKind::Invalid, Code::InvalidArgument, "UNSPECIFIED"),
+    (ErrorKind::Unauthenticated, Code::Unauthenticated, "UNSPECIFIED"),
+    (ErrorKind::Denied, Code::PermissionDenied, "UNSPECIFIED"),
     (ErrorKind::NotFound, Code::NotFound, "UNSPECIFIED"),
     (ErrorKind::Precondition, Code::FailedPrecondition, "UNSPECIFIED"),
     (ErrorKind::Exhausted, Code::ResourceExhausted, "UNSPECIFIED"),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tessera_anyres::ImageSize;
-use tessera_embedding::{EncoderFingerprint, ImageKey};
+use tessera_anyres::{ImageSize, Shape};
+use tessera_embedding::{EncoderFingerprint, ImageKey, Salt};
 
 use crate::convert;
 use crate::error::{Error, Result};
@@ -18,7 +18,9 @@ pub struct EncodeRequest {
     /// The key that the caller computed.
     pub key: ImageKey,
     /// Of the tenant whose image it is.
-    pub tenant_salt: Bytes,
+    pub tenant_salt: Salt,
+    /// What is made of it before it is cut: part of the key.
+    pub shape: Shape,
 }
 
 /// An image whose features are stored.
@@ -65,13 +67,24 @@ impl TryFrom<proto::EncodeRequest> for EncodeRequest {
         if request.image.is_empty() {
             return Err(Error::field("IMAGE_EMPTY", "image", "has no bytes"));
         }
-        Ok(Self { key: convert::key("key", &request.key)?, image: request.image, tenant_salt: request.tenant_salt })
+        let shape = match proto::Shape::try_from(request.shape) {
+            Ok(proto::Shape::Unspecified) => Shape::Own,
+            Ok(proto::Shape::Constant) => Shape::Constant,
+            Err(_) => return Err(Error::field("SHAPE_INVALID", "shape", format!("{} is no shape", request.shape))),
+        };
+        let key = convert::key("key", &request.key)?;
+        Ok(Self { image: request.image, key, tenant_salt: request.tenant_salt.into(), shape })
     }
 }
 
 impl From<EncodeRequest> for proto::EncodeRequest {
     fn from(request: EncodeRequest) -> Self {
-        Self { image: request.image, key: request.key.as_bytes().to_vec().into(), tenant_salt: request.tenant_salt }
+        let shape = match request.shape {
+            Shape::Own => proto::Shape::Unspecified,
+            Shape::Constant => proto::Shape::Constant,
+        };
+        let key = request.key.as_bytes().to_vec().into();
+        Self { image: request.image, key, tenant_salt: request.tenant_salt.into(), shape: shape.into() }
     }
 }
 
@@ -128,5 +141,25 @@ impl TryFrom<proto::DescribeResponse> for Description {
             .map_err(|error| Error::field("FINGERPRINT_INVALID", "encoder_fingerprint", error.to_string()))?;
         let busy = Duration::from_micros(response.busy_microseconds);
         Ok(Self { fingerprint, version: response.version, busy })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tessera_embedding::EncoderFingerprint;
+
+    use super::*;
+
+    #[test]
+    fn a_request_survives_the_wire_and_an_unknown_shape_is_refused() {
+        for shape in [Shape::Own, Shape::Constant] {
+            let key = ImageKey::of_shape(shape, b"salt", &EncoderFingerprint::of(&[]), b"image");
+            let (image, tenant_salt) = (Bytes::from_static(b"image"), Bytes::from_static(b"salt"));
+            let request = EncodeRequest { image, key, tenant_salt: tenant_salt.into(), shape };
+            let wire = proto::EncodeRequest::from(request.clone());
+            assert_eq!(EncodeRequest::try_from(wire.clone()).unwrap(), request);
+            let unknown = proto::EncodeRequest { shape: 7, ..wire };
+            assert_eq!(EncodeRequest::try_from(unknown).unwrap_err().reason, "SHAPE_INVALID");
+        }
     }
 }

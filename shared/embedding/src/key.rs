@@ -3,11 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use tessera_anyres::ImageSize;
+use tessera_anyres::{ImageSize, Shape};
 use tessera_tensor::HostTensor;
 
 /// Context of the key derivation: changing it changes every key.
 const IMAGE_CONTEXT: &str = "tessera 2026 image key v1";
+/// Context of the keys of images that are given the shape of all others before they are encoded: none of them is ever the
+/// key of an image in its own.
+const CONSTANT_SHAPE_CONTEXT: &str = "tessera 2026 constant-shape image key v1";
 /// Context of the keys of uploaded features: none of them is ever the key of an image.
 const UPLOAD_CONTEXT: &str = "tessera 2026 upload key v1";
 /// Context of the encoder fingerprint.
@@ -103,6 +106,15 @@ impl ImageKey {
     /// Returns the key of an image file: keyed BLAKE3 over length-prefixed tenant salt, fingerprint and bytes.
     pub fn of(tenant_salt: &[u8], encoder: &EncoderFingerprint, image: &[u8]) -> Self {
         Self(derive(IMAGE_CONTEXT, &[tenant_salt, encoder.as_bytes(), image]))
+    }
+
+    /// Returns the key of an image file that is given this shape before it is encoded: the same fields, and a context for
+    /// each shape.
+    pub fn of_shape(shape: Shape, tenant_salt: &[u8], encoder: &EncoderFingerprint, image: &[u8]) -> Self {
+        match shape {
+            Shape::Own => Self::of(tenant_salt, encoder, image),
+            Shape::Constant => Self(derive(CONSTANT_SHAPE_CONTEXT, &[tenant_salt, encoder.as_bytes(), image])),
+        }
     }
 
     /// Returns the key of features that somebody uploads for an image of this size, to be read as this encoder's:
@@ -244,6 +256,10 @@ mod tests {
             let cut = cut.min(image.len());
             let moved = [&salt[..], &image[..cut]].concat();
             prop_assert_ne!(key, ImageKey::of(&moved, &encoder, &image[cut..]));
+            let shaped = |shape| ImageKey::of_shape(shape, &salt, &encoder, &image);
+            prop_assert_eq!(key, shaped(Shape::Own));
+            prop_assert_ne!(key, shaped(Shape::Constant));
+            prop_assert_eq!(shaped(Shape::Constant), shaped(Shape::Constant));
             let longer = [&image[..], &[0]].concat();
             prop_assert_ne!(key, ImageKey::of(&salt, &encoder, &longer));
             if seeds[0] != seeds[1] {

@@ -4,6 +4,7 @@ mod artifact;
 mod eight;
 mod features;
 mod key;
+mod salt;
 mod wait;
 
 pub use artifact::format::{ArtifactFile, ArtifactHeader, HEADER_LIMIT};
@@ -11,4 +12,5 @@ pub use artifact::{Artifact, ArtifactError, Origin, Provenance, Rows};
 pub use eight::EightBit;
 pub use features::ImageFeatures;
 pub use key::{DecoderFingerprint, EncoderFingerprint, HexError, ImageKey, KeyError, TenantId};
+pub use salt::Salt;
 pub use wait::{Abandoned, Busy, WaitError};

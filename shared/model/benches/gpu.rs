@@ -183,7 +183,9 @@ fn speed(gpu: &Devices) {
         for sequences in [8, 64] {
             let mut running = Running::new(&model, sequences, 1088);
             (0..1024).step_by(64).for_each(|start| drop(running.step(start, 64, Logits::None)));
-            for logits in [Logits::Likeliest, Logits::Last] {
+            let top = Logits::Top { temperature: Some(1.0) };
+            let draw = Logits::Draw { temperature: 1.0, number: 0.5 };
+            for logits in [Logits::Likeliest, draw, top, Logits::Last] {
                 let what = format!("{name}, a row each of {sequences} after 1024, {logits:?}");
                 time(&what, 51, || drop(running.step(1024, 1, logits)));
             }

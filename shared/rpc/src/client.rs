@@ -6,32 +6,64 @@ use std::time::Duration;
 
 use tessera_api::{Error, ErrorKind, Result};
 use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use crate::tls::ClientTls;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// HTTP/2 flow control: a stream of features may have this many bytes on the way.
 const WINDOW_BYTES: u32 = 4 << 20;
+/// The scheme of URLs that are connected to by TLS.
+const SECURE: &str = "https";
 
-/// Makes a channel that connects when it is first used and again when it is lost.
+/// Makes a channel that connects when it is first used and again when it is lost. To `https://` URLs it connects by TLS, and
+/// believes the authorities that the system does.
 ///
 /// # Errors
-/// When `url` is no `http://host:port`.
+/// When `url` is neither `http://host:port` nor `https://host:port`.
 pub fn channel(url: &str) -> Result<Channel> {
+    channel_with(url, &ClientTls::default())
+}
+
+/// The same, with TLS as it is set.
+///
+/// # Errors
+/// When `url` is neither `http://host:port` nor `https://host:port`.
+pub fn channel_with(url: &str, tls: &ClientTls) -> Result<Channel> {
+    let endpoint = endpoint(url)?;
+    if endpoint.uri().scheme_str() != Some(SECURE) {
+        return Ok(endpoint.connect_lazy());
+    }
+    let tls = tls.clone();
+    let connect = move |uri| {
+        let tls = tls.clone();
+        async move { tls.connect(uri).await }
+    };
+    Ok(endpoint.connect_with_connector_lazy(service_fn(connect)))
+}
+
+/// Makes what a channel is made of: the address with the settings of every connection. For callers that have a network
+/// of their own, as simulations do.
+///
+/// # Errors
+/// When `url` is neither `http://host:port` nor `https://host:port`.
+pub fn endpoint(url: &str) -> Result<Endpoint> {
     let invalid = |why: String| {
-        Error::new(ErrorKind::Invalid, "URL_INVALID", format!("{url:?} is no address: {why}; use http://HOST:PORT"))
-            .with("url", url)
+        let message = format!("{url:?} is no address: {why}; use http://HOST:PORT or https://HOST:PORT");
+        Error::new(ErrorKind::Invalid, "URL_INVALID", message).with("url", url)
     };
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| invalid(error.to_string()))?;
-    if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().authority().is_none() {
-        return Err(invalid("it needs http:// and a host".into()));
+    let is_known = matches!(endpoint.uri().scheme_str(), Some("http" | SECURE));
+    if !is_known || endpoint.uri().authority().is_none() {
+        return Err(invalid("it needs http:// or https:// and a host".into()));
     }
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES * 4)
-        .connect_lazy())
+        .initial_connection_window_size(WINDOW_BYTES * 4))
 }
 
 /// Channels by URL, so that requests to one service share a connection.
@@ -39,25 +71,26 @@ pub fn channel(url: &str) -> Result<Channel> {
 pub struct Channels {
     open: Arc<Mutex<HashMap<String, Channel>>>,
     limit: usize,
+    tls: ClientTls,
 }
 
 impl Channels {
     /// Makes an empty set of at most `limit` channels.
-    pub fn new(limit: usize) -> Self {
-        Self { open: Arc::default(), limit }
+    pub fn new(limit: usize, tls: ClientTls) -> Self {
+        Self { open: Arc::default(), limit, tls }
     }
 
     /// Returns the channel to `url`. When the set is full, the others are let go: requests on them go on, and the next
     /// one connects again.
     ///
     /// # Errors
-    /// When `url` is no `http://host:port`.
+    /// When `url` is neither `http://host:port` nor `https://host:port`.
     pub fn get(&self, url: &str) -> Result<Channel> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = open.get(url) {
             return Ok(channel.clone());
         }
-        let channel = channel(url)?;
+        let channel = channel_with(url, &self.tls)?;
         if open.len() >= self.limit {
             open.clear();
         }
@@ -72,15 +105,17 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_must_be_one() {
-        for bad in ["", "localhost:1", "ftp://a:1", "http://"] {
+        for bad in ["", "localhost:1", "ftp://a:1", "http://", "https://"] {
             assert_eq!(channel(bad).unwrap_err().reason, "URL_INVALID", "{bad}");
         }
-        assert!(channel("http://localhost:50051").is_ok());
+        for good in ["http://localhost:50051", "https://localhost:50051"] {
+            assert!(channel(good).is_ok(), "{good}");
+        }
     }
 
     #[tokio::test]
     async fn channels_are_bounded() {
-        let channels = Channels::new(2);
+        let channels = Channels::new(2, ClientTls::default());
         for port in 1..6 {
             channels.get(&format!("http://localhost:{port}")).unwrap();
             assert!(channels.open.lock().unwrap().len() <= 2);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tessera_api::language::{GenerateRequest, Load};
 
+use super::capacity::Capacity;
 use super::language::Language;
 use super::member::{InFlight, Member};
 use super::prefix::{Beginning, Prefixes, beginnings};
@@ -28,6 +29,9 @@ struct Known {
     since: isize,
     /// Sequences that it has from this gateway.
     open: usize,
+    /// It makes no reports.
+    is_silent: bool,
+    capacity: Capacity,
     prefixes: Prefixes,
 }
 
@@ -101,12 +105,31 @@ impl Sequences {
     pub(super) fn report(&self, load: Load) {
         let mut known = self.known();
         (known.load, known.since) = (Some(load), 0);
+        known.capacity.learn(&load);
+    }
+
+    /// Takes note of a worker that makes no reports.
+    pub(super) fn makes_no_reports(&self) {
+        self.known().is_silent = true;
+    }
+
+    /// Sequences of this gateway that the worker can take; nothing where it makes no reports.
+    pub(super) fn capacity(&self) -> Option<usize> {
+        let known = self.known();
+        let reported = known.load.map_or(0, |load| (load.waiting + load.running).saturating_add_signed(known.since));
+        let of_others = reported.saturating_sub(known.open);
+        (!known.is_silent).then(|| known.capacity.sequences().saturating_sub(of_others))
+    }
+
+    /// Positions of its KV cache; nothing where that was not reported.
+    pub(super) fn positions(&self) -> Option<usize> {
+        self.known().load.map(|load| load.total_blocks * BLOCK).filter(|&positions| positions > 0)
     }
 
     /// Takes note of a worker that may have started anew, and makes no report until it does.
     pub(super) fn restart(&self) {
         let mut known = self.known();
-        (known.load, known.since) = (None, 0);
+        (known.load, known.since, known.is_silent) = (None, 0, false);
         known.prefixes.clear();
     }
 

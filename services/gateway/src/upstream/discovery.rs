@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use entry::Entry;
+use entry::Scheme;
 pub(super) use look::{Look, System};
 
 /// A file that changed is read again after this: only what stays the same is taken, so that nobody sees half of it.
@@ -55,8 +56,8 @@ impl<L: Look> Discovery<L> {
         for listed in &mut self.entries {
             let found = match &listed.entry {
                 Entry::Worker(_) => continue,
-                Entry::Addresses { name, port } => self.look.addresses(name, *port).await,
-                Entry::Services { name } => self.look.services(name).await,
+                Entry::Addresses { scheme, name, port } => all(*scheme, self.look.addresses(name, *port).await),
+                Entry::Services { scheme, name } => all(*scheme, self.look.services(name).await),
                 Entry::File { path } => match self.look.file(path).await {
                     Ok(text) if listed.text.as_ref() == Some(&text) => Ok(listed.urls.clone()),
                     Ok(text) => {
@@ -100,6 +101,11 @@ impl<L: Look> Discovery<L> {
         urls.truncate(self.limit);
         urls
     }
+}
+
+/// The URLs of workers that were found.
+fn all(scheme: Scheme, found: Result<Vec<String>, String>) -> Result<Vec<String>, String> {
+    Ok(found?.iter().map(|authority| scheme.url(authority)).collect())
 }
 
 /// Logs that an entry can no longer be looked up, or can again.

@@ -9,13 +9,12 @@ use tessera_api::proto::language::v1 as proto;
 use tessera_api::proto::language::v1::language_worker_client::LanguageWorkerClient;
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_embedding::{DecoderFingerprint, ImageKey};
-use tessera_rpc::Deadline;
+use tessera_rpc::{ClientTls, Deadline};
 use tokio::sync::watch;
 use tonic::Streaming;
 
 use super::balance::{Placed, Sequences, Work, place};
-use super::failure;
-use super::member::{Kind, Member};
+use super::member::{Kind, Member, Silence};
 use super::pool::Pool;
 use super::retry::{ATTEMPTS, Budget, Turn, is_worth_a_retry};
 use super::settings::{HealthSettings, RetrySettings};
@@ -56,6 +55,7 @@ pub(crate) struct Events {
 #[derive(Debug)]
 struct Running {
     stream: Streaming<proto::GenerateResponse>,
+    silence: Silence,
     /// Counts the sequence while it lasts.
     placed: Placed,
 }
@@ -91,9 +91,9 @@ impl Kind for Language {
 }
 
 impl LanguagePool {
-    /// Makes a pool of nobody, whose images are encoded by `vision`.
-    pub(super) fn new(health: HealthSettings, retry: RetrySettings, vision: Arc<VisionPool>) -> Self {
-        Self { pool: Pool::new(health), vision, budget: Budget::new(retry), state: RandomState::new() }
+    /// Makes a pool of nobody, whose images are encoded by `vision`, and whose workers will be called by way of `tls`.
+    pub(super) fn new(health: HealthSettings, retry: RetrySettings, vision: Arc<VisionPool>, tls: ClientTls) -> Self {
+        Self { pool: Pool::new(health, tls), vision, budget: Budget::new(retry), state: RandomState::new() }
     }
 
     /// Starts a sequence on the worker that has to compute least before it.
@@ -159,7 +159,7 @@ impl Events {
 impl Running {
     async fn next(&mut self, pool: &Pool<Language>) -> Result<Event> {
         let member = &self.placed.in_flight.0;
-        match pool.hear(member, self.stream.message().await.map_err(failure))? {
+        match pool.hear(member, self.silence.unless(self.stream.message()).await)? {
             Some(response) => Event::try_from(response),
             None => {
                 let message = format!("language worker {} ended the stream too early", member.url);
@@ -190,9 +190,10 @@ impl Opening {
             let member = Arc::clone(&placed.in_flight.0);
             let client = LanguageWorkerClient::new(member.channel.clone());
             let mut client = client.max_decoding_message_size(MAX_EVENT_BYTES);
-            let started = client.generate(self.deadline.request(self.request.clone().into())).await;
-            match pool.hear(&member, started.map_err(failure)) {
-                Ok(response) => return Ok(Running { stream: response.into_inner(), placed }),
+            let mut silence = member.silence();
+            let started = silence.unless(client.generate(self.deadline.request(self.request.clone().into()))).await;
+            match pool.hear(&member, started) {
+                Ok(response) => return Ok(Running { stream: response.into_inner(), silence, placed }),
                 Err(error) => self.retry(&member, error)?,
             }
         }

@@ -4,11 +4,18 @@ use std::fmt::{Debug, Display};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tessera_api::Result;
-use tessera_rpc::client;
-use tokio::sync::Notify;
+use tessera_api::{Error, ErrorKind, Result};
+use tessera_rpc::ClientTls;
+#[cfg(not(test))]
+use tessera_rpc::client::channel_with;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::transport::Channel;
+
+use super::failure;
+#[cfg(test)]
+use crate::tests::network::channel_with;
 
 /// What tells the two pools apart.
 pub(super) trait Kind: Debug + Send + Sync + Sized + 'static {
@@ -40,21 +47,27 @@ pub(super) struct Member<K: Kind> {
     pub(super) poke: Notify,
     /// Asks its task to ask again what it is.
     pub(super) doubt: Notify,
+    /// Tells that it said nothing for so long that whoever waits for it waits in vain.
+    silence: watch::Sender<()>,
     /// It is listed no more.
     pub(super) gone: CancellationToken,
 }
+
+/// The silence of a worker that somebody waits for.
+#[derive(Debug)]
+pub(super) struct Silence(watch::Receiver<()>);
 
 /// A call that a worker has; it is over when this is dropped.
 #[derive(Debug)]
 pub(super) struct InFlight<K: Kind>(pub(super) Arc<Member<K>>);
 
 impl<K: Kind> Member<K> {
-    /// Makes a worker of which only the URL is known.
+    /// Makes a worker of which only the URL is known, to be called by way of `tls`.
     ///
     /// # Errors
     /// When the URL is none.
-    pub(super) fn new(url: Arc<str>) -> Result<Arc<Self>> {
-        let channel = client::channel(&url)?;
+    pub(super) fn new(url: Arc<str>, tls: &ClientTls) -> Result<Arc<Self>> {
+        let channel = channel_with(&url, tls)?;
         let (poke, doubt, gone) = (Notify::new(), Notify::new(), CancellationToken::new());
         Ok(Arc::new(Self {
             url,
@@ -63,6 +76,7 @@ impl<K: Kind> Member<K> {
             in_flight: AtomicUsize::new(0),
             poke,
             doubt,
+            silence: watch::Sender::new(()),
             gone,
         }))
     }
@@ -73,9 +87,37 @@ impl<K: Kind> Member<K> {
         InFlight(Arc::clone(self))
     }
 
+    /// Waits for what a call comes to, but not for a worker that falls silent: its machine may be gone, or the way to it, and
+    /// the connection would not say so for most of a minute.
+    pub(super) async fn answer<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T> {
+        self.silence().unless(call).await
+    }
+
+    /// The silence that may come from now on.
+    pub(super) fn silence(&self) -> Silence {
+        Silence(self.silence.subscribe())
+    }
+
+    /// Ends all calls that wait for it: it has said nothing for too long.
+    pub(super) fn fall_silent(&self) {
+        self.silence.send_replace(());
+    }
+
     /// How many calls it has from this gateway.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+impl Silence {
+    /// Waits for something of the worker, unless it falls silent, or did since this was made.
+    pub(super) async fn unless<T>(&mut self, call: impl Future<Output = Result<T, Status>>) -> Result<T> {
+        let silent = || Error::new(ErrorKind::Unavailable, "UNREACHABLE", "it has said nothing for too long");
+        tokio::select! {
+            biased;
+            answered = call => answered.map_err(failure),
+            Ok(()) = self.0.changed() => Err(silent()),
+        }
     }
 }
 

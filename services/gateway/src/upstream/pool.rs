@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tessera_api::{Error, ErrorKind, Result};
-use tessera_rpc::{Deadline, Tasks};
+use tessera_rpc::{ClientTls, Deadline, Tasks};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -26,6 +26,8 @@ use crate::defaults::random;
 /// After its start a pool waits for so long until everybody has said what it is, so that the first one alone does not
 /// decide which model the pool runs.
 const SETTLING: Duration = Duration::from_secs(1);
+/// Where those who said so do not run the same, it waits longer for the others, who decide.
+const DISPUTE: Duration = Duration::from_secs(10);
 /// A worker that stayed for so long is tried again at once when it is lost.
 const STEADY: Duration = Duration::from_secs(1);
 
@@ -36,6 +38,7 @@ pub(super) type Members<K> = Arc<[Arc<Member<K>>]>;
 #[derive(Debug)]
 pub(super) struct Pool<K: Kind> {
     settings: HealthSettings,
+    tls: ClientTls,
     roll: Mutex<Roll<K>>,
     /// Tells that the roll changed.
     changed: watch::Sender<()>,
@@ -58,12 +61,13 @@ struct Roll<K: Kind> {
 }
 
 impl<K: Kind> Pool<K> {
-    /// Makes a pool of nobody.
-    pub(super) fn new(settings: HealthSettings) -> Arc<Self> {
+    /// Makes a pool of nobody, whose workers will be called by way of `tls`.
+    pub(super) fn new(settings: HealthSettings, tls: ClientTls) -> Arc<Self> {
         let nobody = Members::<K>::from([]);
         let roll = Roll { rows: Vec::new(), model: None, available: nobody, listed: false, settled: false };
         Arc::new(Self {
             settings,
+            tls,
             roll: Mutex::new(roll),
             changed: watch::Sender::new(()),
             started: Instant::now(),
@@ -116,7 +120,7 @@ impl<K: Kind> Pool<K> {
         for url in urls {
             let row = match known.remove(url) {
                 Some(row) => Ok(row),
-                None => Member::new(Arc::clone(url)).map(|member| {
+                None => Member::new(Arc::clone(url), &self.tls).map(|member| {
                     newcomers.push(Arc::clone(&member));
                     Row::new(member)
                 }),
@@ -198,7 +202,7 @@ impl<K: Kind> Pool<K> {
                     return named(member, error);
                 }
                 self.answered(member);
-                if matches!(error.reason.as_ref(), "KEY_MISMATCH" | "DECODER_MISMATCH") {
+                if is_of_another_model(&error) {
                     self.doubt(member);
                 }
                 error
@@ -249,8 +253,8 @@ impl<K: Kind> Pool<K> {
 
     /// Derives from the rows what follows from them, and tells whoever waits.
     fn recount(&self, mut roll: MutexGuard<'_, Roll<K>>) {
-        roll.settled |= roll.listed && roll.rows.iter().all(|row| row.tried > 0);
-        let said = roll.rows.iter().filter_map(|row| Some((row.model()?, row.can_be_reached())));
+        roll.settled |= roll.listed && roll.rows.iter().all(|row| row.tried > 0) && !roll.is_disputed();
+        let said = roll.rows.iter().filter_map(|row| Some((row.model()?, row.is_expected())));
         let model = model::of_the_pool(roll.model.as_ref(), said);
         if roll.model.is_some() && model != roll.model {
             let (before, now) = (shown(roll.model.as_ref()), shown(model.as_ref()));
@@ -268,7 +272,8 @@ impl<K: Kind> Pool<K> {
     /// Those who may be given work, once the pool knows what it runs.
     fn ready(&self) -> Option<Members<K>> {
         let mut roll = self.roll();
-        roll.settled |= self.started.elapsed() >= SETTLING;
+        let time = if roll.is_disputed() { DISPUTE } else { SETTLING };
+        roll.settled |= self.started.elapsed() >= time;
         (roll.settled && !roll.available.is_empty()).then(|| Arc::clone(&roll.available))
     }
 
@@ -286,7 +291,9 @@ impl<K: Kind> Pool<K> {
     /// Whether each of these attempts is over, and nobody else was never tried.
     fn all_were_tried(&self, asked: &[(Arc<Member<K>>, u64)]) -> bool {
         let roll = self.roll();
+        let is_waiting = !roll.settled && roll.is_disputed();
         roll.listed
+            && !is_waiting
             && roll.rows.iter().all(|row| {
                 let attempt =
                     asked.iter().find(|(member, _)| Arc::ptr_eq(member, &row.member)).map_or(1, |asked| asked.1);
@@ -317,6 +324,14 @@ impl<K: Kind> Pool<K> {
 }
 
 impl<K: Kind> Roll<K> {
+    /// Whether workers run different models, none of which is that of most who are listed, and somebody has not said yet.
+    fn is_disputed(&self) -> bool {
+        let models: Vec<K::Model> = self.rows.iter().filter_map(Row::model).collect();
+        let votes = |model: &K::Model| models.iter().filter(|other| *other == model).count();
+        let most = models.iter().map(votes).max().unwrap_or(0);
+        most < models.len() && 2 * most <= self.rows.len() && models.len() < self.rows.len()
+    }
+
     fn row(&mut self, member: &Arc<Member<K>>) -> Option<&mut Row<K>> {
         self.rows.iter_mut().find(|row| Arc::ptr_eq(&row.member, member))
     }
@@ -325,6 +340,11 @@ impl<K: Kind> Roll<K> {
 /// Whether the worker itself could not be reached; one that could not reach another says which.
 fn is_unreachable(error: &Error) -> bool {
     error.reason == "UNREACHABLE" && error.metadata.is_empty()
+}
+
+/// Whether a worker says that it runs something else than it did: it may have been replaced at its address.
+pub(super) fn is_of_another_model(error: &Error) -> bool {
+    matches!(error.reason.as_ref(), "KEY_MISMATCH" | "DECODER_MISMATCH")
 }
 
 /// Names the worker in the error of one that could not be reached.

@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(prefixes.expected(&of(&first)), 1312, "the longest of the lengths that it has");
         assert_eq!(prefixes.expected(&of(&prompt(40, Some(b"cat"), &[2; 500]))), 1040, "another question");
         assert_eq!(prefixes.expected(&of(&prompt(40, Some(b"dog"), &[1; 500]))), 0, "another image");
-        let other = GenerateRequest { salt: b"another tenant".as_slice().into(), ..first };
+        let other = GenerateRequest { salt: "another tenant".into(), ..first };
         assert_eq!(prefixes.expected(&of(&other)), 0);
         let long = of(&prompt(30_000, None, &[]));
         assert!(long.len() < 20 && long.iter().all(|beginning| beginning.positions % BLOCK == 0), "{long:?}");

@@ -9,6 +9,7 @@ use tessera_api::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
 use super::figures::Figures;
+use super::pool::is_of_another_model;
 use super::settings::RetrySettings;
 
 /// Workers that one call is made on at most.
@@ -73,7 +74,7 @@ impl Budget {
 
 /// Whether another worker may do what this one did not.
 pub(super) fn is_worth_a_retry(error: &Error) -> bool {
-    matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Exhausted) || error.reason == "DECODER_MISMATCH"
+    matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Exhausted) || is_of_another_model(error)
 }
 
 /// Asks workers in this order: the first; the next when one fails in a way that another may not, or when it takes

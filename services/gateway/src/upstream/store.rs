@@ -1,4 +1,5 @@
-//! What the vision pool stores: every key is asked of the workers that may have it.
+//! What the vision pool stores: every key is asked of the workers that may have it, and of keys that belong to another than
+//! the owner they say that they are not stored.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,52 +7,33 @@ use std::time::SystemTime;
 
 use futures::future::join_all;
 use tessera_api::embedding::{
-    DeleteRequest, FetchRequest, KeyStatus, LeaseRequest, Upload, Uploaded, key_bytes, lease_ends, upload_parts,
+    DeleteRequest, KeyStatus, LeaseRequest, Upload, Uploaded, key_bytes, lease_ends, set_owner, upload_parts,
 };
 use tessera_api::proto::embedding::v1 as proto;
 use tessera_api::proto::embedding::v1::embedding_store_client::EmbeddingStoreClient;
 use tessera_api::{Error, ErrorKind, Result};
-use tessera_embedding::ImageKey;
+use tessera_embedding::{ImageKey, TenantId};
 use tessera_rpc::Deadline;
-use tonic::Streaming;
+use tonic::Request;
 use tonic::transport::Channel;
 
+use super::Upstream;
 use super::member::Member;
 use super::retry::is_worth_a_retry;
 use super::vision::Vision;
-use super::{Upstream, failure};
 
 /// A vision worker, as it is asked here.
 type Worker = Arc<Member<Vision>>;
 
 impl Upstream {
-    /// Streams a stored image from the worker that has it.
-    ///
-    /// # Errors
-    /// The worker's.
-    pub(crate) async fn fetch(
-        &self,
-        request: FetchRequest,
-        deadline: Deadline,
-    ) -> Result<Streaming<proto::FetchResponse>> {
-        if self.vision.places.fresh(&request.key).is_none() {
-            // Notes where it is.
-            self.stat(&[request.key], deadline).await?;
-        }
-        let members = self.vision.pool.members(deadline).await?;
-        let candidates = self.vision.candidates(&members, &request.key);
-        let worker = candidates.first().ok_or_else(nobody)?;
-        self.answer(worker, client(worker).fetch(deadline.request(request.into())).await)
-    }
-
     /// Says what is stored under keys, in their order.
     ///
     /// # Errors
     /// The workers'.
-    pub(crate) async fn stat(&self, keys: &[ImageKey], deadline: Deadline) -> Result<Vec<KeyStatus>> {
+    pub(crate) async fn stat(&self, owner: TenantId, keys: &[ImageKey], deadline: Deadline) -> Result<Vec<KeyStatus>> {
         let ask = |worker: Worker, keys: Vec<ImageKey>| async move {
-            let request = proto::StatRequest { keys: key_bytes(&keys) };
-            let response = self.answer(&worker, client(&worker).stat(deadline.request(request)).await)?;
+            let request = owned(owner, deadline.request(proto::StatRequest { keys: key_bytes(&keys) }));
+            let response = self.answer(&worker, client(&worker).stat(request)).await?;
             response.keys.into_iter().map(KeyStatus::try_from).collect()
         };
         self.search(keys, deadline, ask, |status| status.stored.is_some()).await
@@ -61,12 +43,16 @@ impl Upstream {
     ///
     /// # Errors
     /// The workers'.
-    pub(crate) async fn lease(&self, request: LeaseRequest, deadline: Deadline) -> Result<Vec<Option<SystemTime>>> {
+    pub(crate) async fn lease(
+        &self,
+        owner: TenantId,
+        request: LeaseRequest,
+        deadline: Deadline,
+    ) -> Result<Vec<Option<SystemTime>>> {
         let period = request.period;
         let ask = |worker: Worker, keys: Vec<ImageKey>| async move {
-            let request = LeaseRequest { keys, period };
-            let response = client(&worker).lease(deadline.request(request.into())).await;
-            Ok(lease_ends(&self.answer(&worker, response)?))
+            let request = owned(owner, deadline.request(LeaseRequest { keys, period }.into()));
+            Ok(lease_ends(&self.answer(&worker, client(&worker).lease(request)).await?))
         };
         self.search(&request.keys, deadline, ask, Option::is_some).await
     }
@@ -75,10 +61,10 @@ impl Upstream {
     ///
     /// # Errors
     /// The workers'.
-    pub(crate) async fn release(&self, keys: &[ImageKey], deadline: Deadline) -> Result<u32> {
+    pub(crate) async fn release(&self, owner: TenantId, keys: &[ImageKey], deadline: Deadline) -> Result<u32> {
         let ask = |worker: Worker, keys: Vec<ImageKey>| async move {
-            let request = proto::ReleaseRequest { keys: key_bytes(&keys) };
-            Ok(self.answer(&worker, client(&worker).release(deadline.request(request)).await)?.released)
+            let request = owned(owner, deadline.request(proto::ReleaseRequest { keys: key_bytes(&keys) }));
+            Ok(self.answer(&worker, client(&worker).release(request)).await?.released)
         };
         let members = self.vision.pool.members(deadline).await?;
         let released = join_all(self.everywhere(&members, keys).into_iter().map(|(worker, keys)| ask(worker, keys)));
@@ -90,11 +76,10 @@ impl Upstream {
     ///
     /// # Errors
     /// A worker's; then the others have forgotten it nevertheless.
-    pub(crate) async fn delete(&self, request: DeleteRequest, deadline: Deadline) -> Result<u64> {
+    pub(crate) async fn delete(&self, owner: TenantId, request: DeleteRequest, deadline: Deadline) -> Result<u64> {
         let ask = |worker: Worker, request: DeleteRequest| async move {
-            Ok::<_, Error>(
-                self.answer(&worker, client(&worker).delete(deadline.request(request.into())).await)?.deleted,
-            )
+            let request = owned(owner, deadline.request(request.into()));
+            Ok::<_, Error>(self.answer(&worker, client(&worker).delete(request)).await?.deleted)
         };
         self.vision.pool.members(deadline).await?;
         let members = self.vision.pool.listed();
@@ -120,8 +105,8 @@ impl Upstream {
         let candidates = self.vision.candidates(&members, &key);
         let worker = candidates.first().ok_or_else(nobody)?;
         let parts = futures::stream::iter(upload_parts(upload)?);
-        let uploaded = client(worker).put(deadline.request(parts)).await;
-        let uploaded = Uploaded::try_from(self.answer(worker, uploaded)?)?;
+        let uploaded = self.answer(worker, client(worker).put(deadline.request(parts))).await;
+        let uploaded = Uploaded::try_from(uploaded?)?;
         if uploaded.key != key {
             let message = format!("vision worker {} keeps the upload as {}, not as {key}", worker.url, uploaded.key);
             return Err(Error::new(ErrorKind::Precondition, "KEY_MISMATCH", message));
@@ -189,8 +174,12 @@ impl Upstream {
         shares.into_values().map(|share| (share.worker, share.keys)).collect()
     }
 
-    fn answer<T>(&self, worker: &Worker, response: Result<tonic::Response<T>, tonic::Status>) -> Result<T> {
-        Ok(self.vision.pool.hear(worker, response.map_err(failure))?.into_inner())
+    async fn answer<T>(
+        &self,
+        worker: &Worker,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T> {
+        Ok(self.vision.pool.hear(worker, worker.answer(call).await)?.into_inner())
     }
 }
 
@@ -222,6 +211,12 @@ impl Share {
         }
         Ok(self.places.iter().copied().zip(answers))
     }
+}
+
+/// The request, about the keys of one tenant.
+pub(super) fn owned<T>(owner: TenantId, mut request: Request<T>) -> Request<T> {
+    set_owner(&mut request, &owner);
+    request
 }
 
 fn client(worker: &Worker) -> EmbeddingStoreClient<Channel> {

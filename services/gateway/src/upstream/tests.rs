@@ -1,6 +1,8 @@
 //! A simulated cluster: a hundred workers near their capacity, asked about images and by conversations of which a few
 //! are very popular. No network, no clock, the same numbers each time; `--nocapture` shows the tables.
 
+mod account;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::RandomState;
 use std::num::NonZeroUsize;
@@ -12,29 +14,11 @@ use super::balance::{Placed, Work, place};
 use super::language::Language;
 use super::member::Member;
 use super::*;
+use crate::tests::dice::Dice;
 
 const WORKERS: usize = 100;
 
-/// A small generator of numbers, the same ones each time.
-struct Dice(u64);
-
 impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_97F4_A7C1);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Between 0 and 1.
-    fn share(&mut self) -> f64 {
-        (self.roll() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.share() * limit as f64) as usize
-    }
-
     /// Time to the next arrival, in milliseconds, when there are so many in one.
     fn pause(&mut self, per_millisecond: f64) -> f64 {
         -(1.0 - self.share()).ln() / per_millisecond
@@ -280,8 +264,9 @@ fn conversations(way: Way, rate: f64) -> Outcome {
     const TURNS: usize = 12_000;
     let (mut dice, state) = (Dice(11), RandomState::new());
     let (popular, talkative) = (Zipf::new(2000, 0.9), Zipf::new(800, 0.6));
-    let members: Vec<Arc<Member<Language>>> =
-        (0..WORKERS).map(|index| Member::new(format!("http://language-{index}:1").into()).unwrap()).collect();
+    let members: Vec<Arc<Member<Language>>> = (0..WORKERS)
+        .map(|index| Member::new(format!("http://language-{index}:1").into(), &ClientTls::default()).unwrap())
+        .collect();
     let mut names = 0;
     let mut begin = |dice: &mut Dice| {
         names += 1;

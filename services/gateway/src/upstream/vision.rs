@@ -8,16 +8,16 @@ use tessera_api::Result;
 use tessera_api::proto::vision::v1::vision_worker_client::VisionWorkerClient;
 use tessera_api::vision::{Description, EncodeRequest, Encoded};
 use tessera_embedding::{EncoderFingerprint, ImageKey};
-use tessera_rpc::Deadline;
+use tessera_rpc::{ClientTls, Deadline};
 use tokio::time::Instant;
 
 use super::hedge::Patience;
 use super::member::{Kind, Member};
 use super::places::Places;
 use super::pool::{Members, Pool};
+use super::rendezvous;
 use super::retry::{Budget, Turn, ask_in_order};
 use super::settings::{EncodeSettings, HealthSettings, RetrySettings};
-use super::{failure, rendezvous};
 
 /// Workers behind the one that an image belongs to which are asked whether they have it: a pool that grew or shrank by
 /// a few still finds what is stored.
@@ -78,10 +78,10 @@ impl Kind for Vision {
 }
 
 impl VisionPool {
-    /// Makes a pool of nobody.
-    pub(super) fn new(health: HealthSettings, retry: RetrySettings, encode: EncodeSettings) -> Self {
+    /// Makes a pool of nobody, whose workers will be called by way of `tls`.
+    pub(super) fn new(health: HealthSettings, retry: RetrySettings, encode: EncodeSettings, tls: ClientTls) -> Self {
         Self {
-            pool: Pool::new(health),
+            pool: Pool::new(health, tls),
             places: Places::new(),
             budget: Budget::new(retry),
             patience: Patience::new(encode),
@@ -133,8 +133,8 @@ impl VisionPool {
     ) -> Result<Encoded> {
         let (_in_flight, began, key) = (member.call(), Instant::now(), request.key);
         let mut client = VisionWorkerClient::new(member.channel.clone());
-        let encoded = client.encode(deadline.request(request.into())).await;
-        let encoded = Encoded::try_from(self.pool.hear(&member, encoded.map_err(failure))?.into_inner())?;
+        let encoded = member.answer(client.encode(deadline.request(request.into()))).await;
+        let encoded = Encoded::try_from(self.pool.hear(&member, encoded)?.into_inner())?;
         self.places.note(key, &member.url);
         if !encoded.stored_before {
             self.patience.took(began.elapsed());

@@ -7,8 +7,6 @@ use tessera_api::proto::language::v1::language_worker_client::LanguageWorkerClie
 use tessera_api::proto::vision::v1 as vision_proto;
 use tessera_api::proto::vision::v1::vision_worker_client::VisionWorkerClient;
 use tessera_api::{Error, ErrorKind, Result, language, vision};
-use tessera_rpc::Deadline;
-use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -21,7 +19,8 @@ use super::vision::Vision;
 
 /// Time between two load reports of a worker.
 const INTERVAL: Duration = Duration::from_millis(200);
-/// A worker that says nothing for so long, although it should, is lost; one that has nothing to say is asked.
+/// A worker that says nothing for so long, although it should, is lost; one that has nothing to say is asked halfway. So is
+/// one that should have said something: after a gateway was stopped for a while, all clocks are over before anything is read.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// The workers themselves.
@@ -39,7 +38,7 @@ impl Probe<Vision> for Wire {
     }
 
     async fn follow(&self, member: &Member<Vision>, tell: &(dyn Fn(bool) + Send + Sync)) -> Error {
-        watch(&member.channel, tell).await
+        watch(member, tell).await
     }
 }
 
@@ -60,7 +59,7 @@ impl Probe<Language> for Wire {
 
     async fn follow(&self, member: &Member<Language>, tell: &(dyn Fn(bool) + Send + Sync)) -> Error {
         tokio::select! {
-            error = watch(&member.channel, tell) => error,
+            error = watch(member, tell) => error,
             error = reports(member) => error,
         }
     }
@@ -76,24 +75,24 @@ fn role<K: Kind>(error: Error) -> Error {
 
 /// Follows what a worker says of its health. One that says nothing is asked now and then, for a machine that is gone
 /// says nothing either. Waits for ever where health is not served.
-async fn watch(channel: &Channel, tell: &(dyn Fn(bool) + Send + Sync)) -> Error {
-    let mut client = HealthClient::new(channel.clone());
+async fn watch<K: Kind>(member: &Member<K>, tell: &(dyn Fn(bool) + Send + Sync)) -> Error {
+    let mut client = HealthClient::new(member.channel.clone());
     // Of the server as a whole.
     let request = HealthCheckRequest::default;
     let opening = client.watch(request());
-    let mut seen = match soon(async { Ok(opening.await.map_err(failure)?.into_inner()) }).await {
+    let mut seen = match soon(member, SILENCE, async { Ok(opening.await.map_err(failure)?.into_inner()) }).await {
         Ok(seen) => seen,
         Err(error) if error.kind == ErrorKind::Unsupported => return std::future::pending().await,
         Err(error) => return error,
     };
     loop {
-        match tokio::time::timeout(SILENCE, seen.message()).await {
+        match tokio::time::timeout(SILENCE / 2, seen.message()).await {
             Ok(Ok(Some(response))) => tell(response.status == i32::from(ServingStatus::Serving)),
             Ok(Ok(None)) => return ended("it tells no more of its health"),
             Ok(Err(status)) => return failure(status),
             Err(_) => {
                 let checking = client.check(request());
-                if let Err(error) = soon(async { checking.await.map_err(failure) }).await {
+                if let Err(error) = soon(member, SILENCE / 2, async { checking.await.map_err(failure) }).await {
                     return error;
                 }
             }
@@ -106,16 +105,26 @@ async fn reports(member: &Member<Language>) -> Error {
     let mut client = LanguageWorkerClient::new(member.channel.clone());
     let interval_milliseconds = u64::try_from(INTERVAL.as_millis()).unwrap_or(0);
     let opening = client.load(language_proto::LoadRequest { interval_milliseconds });
-    let mut reports = match soon(async { Ok(opening.await.map_err(failure)?.into_inner()) }).await {
+    let mut reports = match soon(member, SILENCE, async { Ok(opening.await.map_err(failure)?.into_inner()) }).await {
         Ok(reports) => reports,
-        Err(error) if error.kind == ErrorKind::Unsupported => return std::future::pending().await,
+        Err(error) if error.kind == ErrorKind::Unsupported => {
+            member.notes.makes_no_reports();
+            return std::future::pending().await;
+        }
         Err(error) => return error,
     };
+    let mut missed = false;
     loop {
-        match soon(async { reports.message().await.map_err(failure) }).await {
-            Ok(Some(report)) => member.notes.report(report.into()),
-            Ok(None) => return ended("it makes no reports any more"),
-            Err(error) => return error,
+        let report = async { reports.message().await.map_err(failure) };
+        match tokio::time::timeout(SILENCE / 2, report).await {
+            Ok(Ok(Some(report))) => {
+                missed = false;
+                member.notes.report(report.into());
+            }
+            Ok(Ok(None)) => return ended("it makes no reports any more"),
+            Ok(Err(error)) => return error,
+            Err(_) if missed => return silent(member),
+            Err(_) => missed = true,
         }
     }
 }
@@ -124,7 +133,14 @@ fn ended(what: &str) -> Error {
     Error::new(ErrorKind::Unavailable, "UNREACHABLE", what)
 }
 
+/// The error of a worker that lets others wait. Whoever is told of it may have all the time in the world: it is no deadline
+/// that passed.
+fn silent<K: Kind>(member: &Member<K>) -> Error {
+    member.fall_silent();
+    ended("it tells nothing of itself")
+}
+
 /// Waits for what must come soon.
-async fn soon<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
-    Deadline::default().within(SILENCE).bound("a worker was to tell of itself", future).await
+async fn soon<K: Kind, T>(member: &Member<K>, time: Duration, future: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(time, future).await.unwrap_or_else(|_| Err(silent(member)))
 }

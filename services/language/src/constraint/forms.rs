@@ -6,6 +6,7 @@ use tessera_api::language::{Begun, GenerateRequest};
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_rpc::{Deadline, Tasks};
 use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Grammars, GrammarsError, MatchError, Matcher};
 
@@ -58,9 +59,14 @@ impl Forms {
             begun.into_iter().enumerate().map(follow).collect()
         };
         let compiling = async {
-            let Ok(_permit) = self.permits.acquire().await else { return Err(Error::draining()) };
+            let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return Err(Error::draining()) };
             let broken = |_| Error::new(ErrorKind::Internal, "CONSTRAINT_NOT_COMPILED", "compiling was broken off");
-            self.tasks.spawn_blocking(compile).await.map_err(broken)?
+            // What began keeps its place until it is done, whoever left; what did not begin never does.
+            let compiled = self.tasks.spawn_blocking(move || {
+                let _permit = permit;
+                compile()
+            });
+            AbortOnDropHandle::new(compiled).await.map_err(broken)?
         };
         deadline.bound("a constraint was being compiled", compiling).await
     }

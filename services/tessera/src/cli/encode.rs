@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::MachineFlags;
+use super::{AccessFlags, MachineFlags};
 use crate::place::{Place, PlaceFlags};
 
 /// Encode images ahead of time, so that they can be asked about later without their bytes.
@@ -25,6 +25,8 @@ pub(crate) struct Encode {
     /// Have them encoded and kept by a gateway that runs elsewhere instead of starting the services here
     #[arg(long, value_name = "URL", conflicts_with_all = ["device", "compute"])]
     pub(crate) server: Option<String>,
+    #[command(flatten)]
+    pub(crate) access: AccessFlags,
     /// Folder of a llava-v1.6 checkpoint in the Hugging Face layout; a small embedded one by default
     #[arg(long, value_name = "DIR", conflicts_with = "server")]
     pub(crate) model: Option<PathBuf>,

@@ -1,8 +1,11 @@
 //! The images of a question, in the order in which the command line names them, whichever flag does.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
+use tessera_api::gateway::{ImageUrl, ImageUrlError};
 use tessera_embedding::ImageKey;
 
 const IMAGE: &str = "image";
@@ -13,6 +16,8 @@ const EMBEDDING: &str = "embedding";
 pub(crate) enum Picture {
     /// A file.
     File(PathBuf),
+    /// A file that the gateway fetches.
+    Url(ImageUrl),
     /// One that was encoded before.
     Stored(ImageKey),
 }
@@ -26,6 +31,11 @@ impl Pictures {
     pub(crate) fn has_handles(&self) -> bool {
         self.0.iter().any(|picture| matches!(picture, Picture::Stored(_)))
     }
+
+    /// Those that the gateway fetches.
+    pub(crate) fn urls(&self) -> impl Iterator<Item = &ImageUrl> {
+        self.0.iter().filter_map(|picture| if let Picture::Url(url) = picture { Some(url) } else { None })
+    }
 }
 
 // Derived flags lose their order among each other.
@@ -34,10 +44,10 @@ impl Args for Pictures {
         let image = Arg::new(IMAGE)
             .long(IMAGE)
             .short('i')
-            .value_name("PATH")
-            .value_parser(value_parser!(PathBuf))
+            .value_name("PATH|URL")
+            .value_parser(OsStringValueParser::new().try_map(file_or_url))
             .action(ArgAction::Append)
-            .help("Image file; may be repeated, in the order in which the question means them");
+            .help("Image file, or https://… of one; may be repeated, in the order in which the question means them");
         let embedding = Arg::new(EMBEDDING)
             .long(EMBEDDING)
             .value_name("HANDLE")
@@ -54,7 +64,7 @@ impl Args for Pictures {
 
 impl FromArgMatches for Pictures {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut pictures = in_order(matches, IMAGE, |path: &PathBuf| Picture::File(path.clone()));
+        let mut pictures = in_order(matches, IMAGE, Picture::clone);
         pictures.extend(in_order(matches, EMBEDDING, |key: &ImageKey| Picture::Stored(*key)));
         pictures.sort_by_key(|&(place, _)| place);
         Ok(Self(pictures.into_iter().map(|(_, picture)| picture).collect()))
@@ -63,6 +73,18 @@ impl FromArgMatches for Pictures {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
+    }
+}
+
+/// What begins as a URL is none of a file.
+fn file_or_url(given: OsString) -> Result<Picture, ImageUrlError> {
+    let is_url = |text: &str| {
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        scheme.is_some_and(|scheme| scheme == "http" || scheme == "https")
+    };
+    match given.to_str().filter(|text| is_url(text)) {
+        Some(text) => Ok(Picture::Url(text.parse()?)),
+        None => Ok(Picture::File(given.into())),
     }
 }
 
@@ -92,14 +114,29 @@ mod tests {
     #[test]
     fn images_and_handles_keep_the_order_of_the_command_line() {
         let [one, two] = ["1", "2"].map(|digit| digit.repeat(64));
-        let arguments = ["ask", "-i", "a", "--embedding", &one, "--image", "b", "--image=c", "--embedding", &two];
+        let url = "https://d.test/e.png?f";
+        let arguments =
+            ["ask", "-i", "a", "--embedding", &one, "--image", url, "--image", "b", "--image=c", "--embedding", &two];
         let file = |path: &str| Picture::File(path.into());
         let stored = |handle: &str| Picture::Stored(handle.parse().unwrap());
-        let expected = [file("a"), stored(&one), file("b"), file("c"), stored(&two)];
+        let fetched = Picture::Url(url.parse().unwrap());
+        let expected = [file("a"), stored(&one), fetched, file("b"), file("c"), stored(&two)];
         let pictures = Flags::parse_from(arguments).pictures;
         assert!(pictures.has_handles());
         assert_eq!(pictures.0, expected);
         assert_eq!(Flags::parse_from(["ask"]).pictures, Pictures::default());
+    }
+
+    #[test]
+    fn what_begins_as_a_url_must_be_one() {
+        let read =
+            |text: &str| Flags::try_parse_from(["ask", "--image", text]).map(|flags| flags.pictures.0[0].clone());
+        for file in ["https", "c:\\a.png", "file:///a.png", "a/http:/b"] {
+            assert_eq!(read(file).unwrap(), Picture::File(file.into()), "{file}");
+        }
+        assert!(matches!(read("HTTP://a.test/b").unwrap(), Picture::Url(_)));
+        let error = read("https://user:secret@a.test/").unwrap_err().to_string();
+        assert!(error.contains("--image") && error.contains("password of a user"), "{error}");
     }
 
     #[test]

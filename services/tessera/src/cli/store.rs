@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use tessera_embedding::ImageKey;
 
+use super::AccessFlags;
+
 /// What to do with a store.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
@@ -39,6 +41,8 @@ pub(crate) struct Stat {
     pub(crate) handles: Vec<ImageKey>,
     #[command(flatten)]
     pub(crate) place: Where,
+    #[command(flatten)]
+    pub(crate) access: AccessFlags,
     /// Print a JSON object for every handle, one a line
     #[arg(long)]
     pub(crate) json: bool,
@@ -72,6 +76,8 @@ pub(crate) struct Remove {
     pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) place: Where,
+    #[command(flatten)]
+    pub(crate) access: AccessFlags,
 }
 
 /// Read everything that a folder holds, and remove what is broken.

@@ -9,9 +9,9 @@ use tessera_api::gateway::{BatchResponse, Encoded};
 use tessera_api::proto::gateway::v1 as proto;
 use tessera_api::proto::gateway::v1::gateway_client::GatewayClient;
 use tessera_api::{Error, ErrorKind, Result};
-use tessera_rpc::{Deadline, client};
+use tessera_rpc::Deadline;
 
-use super::explained;
+use super::{Access, explained};
 
 /// An image on its way.
 #[derive(Debug)]
@@ -31,13 +31,13 @@ pub(crate) struct Outcome {
     pub(crate) encoded: Result<Encoded>,
 }
 
-/// Has the images of a stream encoded and kept by the gateway at `url`, each for the time of a lease; answers with what
+/// Has the images of a stream encoded and kept by a gateway, each for the time of a lease; answers with what
 /// became of each as it is done. The first error of the stream itself is its last item.
 ///
 /// # Errors
-/// When `url` is none.
+/// When its URL is none.
 pub(crate) fn encode_batch(
-    url: &str,
+    to: &Access,
     images: impl Stream<Item = Image> + Send + 'static,
     lease: Option<Duration>,
 ) -> Result<BoxStream<'static, Result<Outcome>>> {
@@ -48,7 +48,7 @@ pub(crate) fn encode_batch(
         lease_seconds,
         in_order: false,
     });
-    let (mut gateway, url) = (GatewayClient::new(client::channel(url)?), url.to_owned());
+    let (mut gateway, url) = (GatewayClient::new(to.open()?), to.url.clone());
     let answers = async move {
         match gateway.encode_batch(Deadline::default().request(requests)).await {
             Ok(response) => Ok(response.into_inner().map_err(Error::from)),

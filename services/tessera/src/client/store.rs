@@ -5,25 +5,25 @@ use tessera_api::proto::embedding::v1 as proto;
 use tessera_api::proto::embedding::v1::embedding_store_client::EmbeddingStoreClient;
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_embedding::ImageKey;
-use tessera_rpc::{Deadline, client};
-use tonic::transport::Channel;
+use tessera_rpc::Deadline;
 
-use super::explained;
+use super::access::Way;
+use super::{Access, explained};
 
 /// The store behind a gateway.
 #[derive(Debug)]
 pub(crate) struct Store {
-    client: EmbeddingStoreClient<Channel>,
+    client: EmbeddingStoreClient<Way>,
     url: String,
 }
 
 impl Store {
-    /// Takes the gateway at `url`.
+    /// Takes a gateway.
     ///
     /// # Errors
-    /// When it is none.
-    pub(crate) fn new(url: &str) -> Result<Self> {
-        Ok(Self { client: EmbeddingStoreClient::new(client::channel(url)?), url: url.to_owned() })
+    /// When its URL is none.
+    pub(crate) fn new(to: &Access) -> Result<Self> {
+        Ok(Self { client: EmbeddingStoreClient::new(to.open()?), url: to.url.clone() })
     }
 
     /// Says what is stored under keys, in their order.

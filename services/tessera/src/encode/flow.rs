@@ -20,7 +20,7 @@ use super::line::{Failure, ImageFile};
 use super::read::read;
 use super::report::Report;
 use super::search::{self, Found};
-use crate::client::{self, Image, Outcome, Store};
+use crate::client::{self, Access, Image, Outcome, Store};
 
 /// Files that are known and not yet read: of so many, the bar can say how many there are.
 const FOUND: usize = 1 << 16;
@@ -34,8 +34,7 @@ const UNREACHABLE: usize = ON_THE_WAY;
 /// Where images are encoded, and how.
 #[derive(Debug)]
 pub(super) struct Destination {
-    /// Of the gateway.
-    pub(super) url: String,
+    pub(super) gateway: Access,
     pub(super) lease: Option<Duration>,
     /// It ends with this program: what its store did not take is lost.
     pub(super) ends_with_us: bool,
@@ -98,14 +97,14 @@ impl Flow {
         Ok(Self {
             report,
             tasks: Tasks::default(),
-            store: Store::new(&to.url)?,
+            store: Store::new(&to.gateway)?,
             must_be_durable: to.ends_with_us,
             found: Some(found),
             waiting: VecDeque::new(),
             reading: FuturesUnordered::new(),
             sender: Some(sender),
             sent: HashMap::new(),
-            answers: client::encode_batch(&to.url, ReceiverStream::new(images), to.lease)?,
+            answers: client::encode_batch(&to.gateway, ReceiverStream::new(images), to.lease)?,
             bytes_on_the_way: 0,
             next_id: 0,
             probed: false,

@@ -63,7 +63,7 @@ fn rows_are_projected_between_passes() {
     let (mut jobs, _replies) = images(&[1, 1]);
     let (reply, mut projected) = oneshot::channel();
     let features = HostTensor::from_f32(vec![1, 1], vec![5.0]).unwrap();
-    jobs.insert(1, Job::Project { features: features.clone(), plan: plan(), reply });
+    jobs.insert(1, Job::Project(ProjectJob { features: features.clone(), plan: plan(), reply }));
     run_over(&tower, 1, jobs);
     assert_eq!(projected.try_recv().unwrap(), Ok(features));
     assert_eq!(asked(tower), ["start 100", "project 5", "start 200", "finish 100", "finish 200"]);
@@ -81,4 +81,25 @@ fn time_is_counted_once_however_many_passes_are_on_the_device() {
         let least = time * 5 - Duration::from_micros(5);
         assert!(busy >= least && busy <= began.elapsed(), "{busy:?} with {passes} at once");
     }
+}
+
+#[test]
+fn rows_that_nobody_waits_for_are_not_projected() {
+    let tower = FakeTower { passes: 1, ..FakeTower::default() };
+    let (reply, projected) = oneshot::channel();
+    let features = HostTensor::from_f32(vec![1, 1], vec![5.0]).unwrap();
+    drop(projected);
+    run_over(&tower, 1, vec![Job::Project(ProjectJob { features, plan: plan(), reply })]);
+    assert!(asked(tower).is_empty());
+}
+
+#[test]
+fn images_whose_callers_left_cost_nothing_however_many_wait_in_front_of_them() {
+    let tower = FakeTower { passes: 1, ..FakeTower::default() };
+    let (jobs, mut replies) = images(&[1; 9]);
+    let kept = [replies.remove(8), replies.remove(0)];
+    drop(replies);
+    run_over(&tower, 1, jobs);
+    assert_eq!(asked(tower), ["start 100", "finish 100", "start 900", "finish 900"]);
+    assert!(kept.into_iter().all(|mut reply| reply.try_recv().unwrap().is_ok()));
 }

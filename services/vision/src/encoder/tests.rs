@@ -34,7 +34,7 @@ async fn encoder() -> Arc<Encoder> {
 fn request(encoder: &Encoder) -> EncodeRequest {
     let image = Bytes::from(picture("one_image", 0));
     let key = ImageKey::of(&[], &encoder.fingerprint, &image);
-    EncodeRequest { image, key, tenant_salt: Bytes::new() }
+    EncodeRequest { image, key, tenant_salt: tessera_embedding::Salt::default(), shape: Shape::Own }
 }
 
 /// Goes on when nothing waits in the queue any more.
@@ -64,6 +64,57 @@ async fn an_image_whose_callers_left_keeps_no_place_in_the_queue() {
 }
 
 #[tokio::test]
+async fn images_wait_until_there_is_memory_for_them() {
+    let encoder = encoder().await;
+    let examined = encoder.examine(&request(&encoder)).await.unwrap();
+    let all = encoder.decoded.available_permits();
+    // A picture of a few thousand pixels takes what its codec's tables take, and little more.
+    assert!((8 << 10..32 << 10).contains(&examined.memory), "{} KiB", examined.memory);
+    // All but one KiB of what it needs is taken.
+    let left = usize::try_from(examined.memory).unwrap() - 1;
+    let others = encoder.decoded.acquire_many(u32::try_from(all - left).unwrap()).await.unwrap();
+    let mut encoding = pin!(encoder.encode(request(&encoder), Deadline::default()));
+    while encoder.preprocessing.available_permits() > 0 {
+        assert!(poll!(&mut encoding).is_pending());
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        assert!(poll!(&mut encoding).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(others);
+    assert!(!encoding.await.unwrap().stored_before);
+    assert_eq!(encoder.decoded.available_permits(), all, "all of it is given back");
+}
+
+#[tokio::test]
+async fn code_that_panics_fails_its_own_image_and_nothing_else() {
+    let encoder = encoder().await;
+    for _ in 0..20 {
+        let broken = || -> Result<()> { panic!("index out of bounds") };
+        let error = encoder.compute(broken).await.unwrap_err();
+        assert_eq!((error.kind, error.reason.as_ref()), (ErrorKind::Internal, "DECODER_FAILED"));
+    }
+    assert!(!encoder.encode(request(&encoder), Deadline::default()).await.unwrap().stored_before);
+}
+
+#[tokio::test]
+async fn in_constant_shape_an_image_has_another_key_and_the_largest_grid() {
+    let encoder = encoder().await;
+    let image = Bytes::from(picture("portrait", 0));
+    let shaped = |shape, key_shape| {
+        let key = ImageKey::of_shape(key_shape, &[], &encoder.fingerprint, &image);
+        EncodeRequest { image: image.clone(), key, tenant_salt: tessera_embedding::Salt::default(), shape }
+    };
+    let constant = encoder.encode(shaped(Shape::Constant, Shape::Constant), Deadline::default()).await.unwrap();
+    assert_eq!(constant.image_size, encoder.geometry.constant_size());
+    let own = encoder.encode(shaped(Shape::Own, Shape::Own), Deadline::default()).await.unwrap();
+    assert!(!own.stored_before && own.image_tokens < constant.image_tokens);
+    let error = encoder.encode(shaped(Shape::Constant, Shape::Own), Deadline::default()).await.unwrap_err();
+    assert_eq!(error.reason, "KEY_MISMATCH");
+}
+
+#[tokio::test]
 async fn an_image_whose_time_is_over_keeps_no_place_in_the_queue() {
     let encoder = encoder().await;
     let _held = encoder.preprocessing.acquire().await.unwrap();
@@ -71,4 +122,33 @@ async fn an_image_whose_time_is_over_keeps_no_place_in_the_queue() {
     let error = encoder.encode(request(&encoder), deadline).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Deadline);
     emptied(&encoder).await;
+}
+
+#[test]
+fn an_image_that_is_being_decoded_keeps_its_place_there_when_its_callers_leave() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let encoder = encoder().await;
+        let held = encoder.preprocessing.acquire().await.unwrap();
+        // The one thread for blocking work is busy until this is dropped.
+        let (busy, until) = tokio::sync::oneshot::channel::<()>();
+        {
+            let mut asked = pin!(encoder.encode(request(&encoder), Deadline::default()));
+            while encoder.waiting.available_permits() == encoder.waiting_limit {
+                assert!(poll!(&mut asked).is_pending());
+                tokio::task::yield_now().await;
+            }
+            encoder.tasks.spawn_blocking(move || until.blocking_recv());
+            drop(held);
+            while encoder.preprocessing.available_permits() > 0 {
+                assert!(poll!(&mut asked).is_pending());
+                tokio::task::yield_now().await;
+            }
+        }
+        emptied(&encoder).await;
+        assert_eq!(encoder.preprocessing.available_permits(), 0, "no other image is decoded beside it");
+        drop(busy);
+        drop(encoder.preprocessing.acquire().await.unwrap());
+        assert_eq!(encoder.store.figures().open_keys, 0);
+    });
 }

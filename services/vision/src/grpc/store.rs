@@ -4,7 +4,8 @@ use std::pin::Pin;
 
 use futures::{Stream, StreamExt, stream};
 use tessera_api::embedding::{
-    DeleteRequest, FetchHeader, FetchRequest, LeaseRequest, Representation, chunks, keys, lease_response, read_upload,
+    DeleteRequest, FetchHeader, FetchRequest, LeaseRequest, Representation, chunks, keys, lease_response, owner,
+    read_upload,
 };
 use tessera_api::proto::embedding::v1 as proto;
 use tessera_api::proto::embedding::v1::embedding_store_server::{EmbeddingStore, EmbeddingStoreServer};
@@ -38,8 +39,9 @@ impl EmbeddingStore for Handler {
 
     async fn fetch(&self, request: Request<proto::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         let deadline = Deadline::of(request.metadata());
+        let owner = owner(request.metadata())?;
         let request = FetchRequest::try_from(request.into_inner())?;
-        let features = self.stored.read(request, deadline).await?;
+        let features = self.stored.read(request, owner, deadline).await?;
         let header = header(&features, request.representation)?;
         let payload = features.rows.into_data();
         let offset =
@@ -54,7 +56,8 @@ impl EmbeddingStore for Handler {
     }
 
     async fn stat(&self, request: Request<proto::StatRequest>) -> Result<Response<proto::StatResponse>, Status> {
-        let statuses = self.stored.stat(keys(&request.into_inner().keys)?).await;
+        let owner = owner(request.metadata())?;
+        let statuses = self.stored.stat(keys(&request.into_inner().keys)?, owner).await;
         Ok(Response::new(proto::StatResponse { keys: statuses.into_iter().map(Into::into).collect() }))
     }
 
@@ -69,21 +72,24 @@ impl EmbeddingStore for Handler {
     }
 
     async fn lease(&self, request: Request<proto::LeaseRequest>) -> Result<Response<proto::LeaseResponse>, Status> {
+        let owner = owner(request.metadata())?;
         let request = LeaseRequest::try_from(request.into_inner())?;
-        Ok(Response::new(lease_response(&self.stored.lease(request).await?)))
+        Ok(Response::new(lease_response(&self.stored.lease(request, owner).await?)))
     }
 
     async fn release(
         &self,
         request: Request<proto::ReleaseRequest>,
     ) -> Result<Response<proto::ReleaseResponse>, Status> {
-        let released = self.stored.release(keys(&request.into_inner().keys)?).await;
+        let owner = owner(request.metadata())?;
+        let released = self.stored.release(keys(&request.into_inner().keys)?, owner).await;
         Ok(Response::new(proto::ReleaseResponse { released }))
     }
 
     async fn delete(&self, request: Request<proto::DeleteRequest>) -> Result<Response<proto::DeleteResponse>, Status> {
+        let owner = owner(request.metadata())?;
         let request = DeleteRequest::try_from(request.into_inner())?;
-        Ok(Response::new(proto::DeleteResponse { deleted: self.stored.delete(request).await }))
+        Ok(Response::new(proto::DeleteResponse { deleted: self.stored.delete(request, owner).await }))
     }
 }
 

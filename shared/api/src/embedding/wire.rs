@@ -196,7 +196,7 @@ impl TryFrom<proto::PutHeader> for PutHeader {
             dtype: dtype("header.data_type", header.data_type())?,
             rows: size("header.rows", header.rows)?,
             columns: size("header.columns", header.columns)?,
-            tenant_salt: header.tenant_salt,
+            tenant_salt: header.tenant_salt.into(),
         })
     }
 }
@@ -209,7 +209,7 @@ impl From<PutHeader> for proto::PutHeader {
             representation: proto::Representation::Features.into(),
             rows: header.rows as u64,
             columns: header.columns as u64,
-            tenant_salt: header.tenant_salt,
+            tenant_salt: header.tenant_salt.into(),
         }
     }
 }
@@ -276,7 +276,7 @@ impl TryFrom<proto::DeleteRequest> for DeleteRequest {
             What::Keys(wire) => Ok(Self::Keys(keys(&wire.keys)?)),
             What::Image(image) if image.is_empty() => Err(Error::field("IMAGE_EMPTY", "image", "has no bytes")),
             What::Image(image) => Ok(Self::Image(image)),
-            What::Tenant(tenant) => Ok(Self::Tenant { salt: tenant.salt }),
+            What::Tenant(tenant) => Ok(Self::Tenant { salt: tenant.salt.into() }),
         }
     }
 }
@@ -287,7 +287,7 @@ impl From<DeleteRequest> for proto::DeleteRequest {
         let what = match request {
             DeleteRequest::Keys(keys) => What::Keys(proto::Keys { keys: key_bytes(&keys) }),
             DeleteRequest::Image(image) => What::Image(image),
-            DeleteRequest::Tenant { salt } => What::Tenant(proto::Tenant { salt }),
+            DeleteRequest::Tenant { salt } => What::Tenant(proto::Tenant { salt: salt.into() }),
         };
         Self { what: Some(what) }
     }

@@ -68,7 +68,7 @@ impl TryFrom<proto::GenerateRequest> for GenerateRequest {
             constraint: request.constraint.map(TryInto::try_into).transpose()?,
             logprobs: logprobs("logprobs", request.logprobs)?,
             prompt_logprobs: logprobs("prompt_logprobs", request.prompt_logprobs)?,
-            salt: request.salt,
+            salt: request.salt.into(),
             decoder: if request.fingerprint.is_empty() { None } else { Some(fingerprint(&request.fingerprint)?) },
         })
     }
@@ -148,7 +148,7 @@ impl From<GenerateRequest> for proto::GenerateRequest {
             constraint: request.constraint.map(Into::into),
             logprobs: request.logprobs.map(count),
             prompt_logprobs: request.prompt_logprobs.map(count),
-            salt: request.salt,
+            salt: request.salt.into(),
             fingerprint: request.decoder.map(|decoder| decoder.as_bytes().to_vec().into()).unwrap_or_default(),
         }
     }

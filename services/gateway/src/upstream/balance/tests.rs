@@ -2,6 +2,8 @@
 
 use std::num::NonZeroUsize;
 
+use tessera_rpc::ClientTls;
+
 use super::*;
 
 /// A sequence of so many positions, and no more.
@@ -63,7 +65,9 @@ fn where_nothing_is_known_the_less_busy_of_two_is_chosen() {
 }
 
 fn members(count: usize) -> Vec<Arc<Member<Language>>> {
-    (0..count).map(|index| Member::new(format!("http://language-{index}:1").into()).unwrap()).collect()
+    (0..count)
+        .map(|index| Member::new(format!("http://language-{index}:1").into(), &ClientTls::default()).unwrap())
+        .collect()
 }
 
 fn url_of(placed: &Placed) -> &str {

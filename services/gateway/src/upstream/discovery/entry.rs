@@ -4,6 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+/// Stands behind the scheme of entries whose workers speak TLS.
+const TLS: &str = "+tls";
+
 /// Something that stands for workers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
@@ -11,6 +14,8 @@ pub(crate) enum Entry {
     Worker(String),
     /// A worker at each address that a name has.
     Addresses {
+        /// How they are spoken to.
+        scheme: Scheme,
         /// The name.
         name: String,
         /// Where they listen.
@@ -18,6 +23,8 @@ pub(crate) enum Entry {
     },
     /// A worker for each SRV record of a name.
     Services {
+        /// How they are spoken to.
+        scheme: Scheme,
         /// The name, with service and protocol in front.
         name: String,
     },
@@ -28,11 +35,21 @@ pub(crate) enum Entry {
     },
 }
 
+/// How a worker is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// In the clear.
+    Http,
+    /// By TLS.
+    Https,
+}
+
 /// Why a text is no [`Entry`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} {why}: write http://HOST:PORT for one worker, dns://NAME:PORT for all addresses of a name, \
-     srv://_SERVICE._tcp.NAME for its SRV records, or file:///PATH for a file with a URL a line"
+    "{text:?} {why}: write http://HOST:PORT or https://HOST:PORT for one worker, dns://NAME:PORT for all addresses of a name, \
+     srv://_SERVICE._tcp.NAME for its SRV records (dns+tls:// and srv+tls:// where they speak TLS), or file:///PATH for a \
+     file with a URL a line"
 )]
 pub(crate) struct ParseEntryError {
     text: String,
@@ -46,18 +63,18 @@ impl FromStr for Entry {
         let wrong = |why| ParseEntryError { text: text.to_owned(), why };
         let Some((scheme, rest)) = text.split_once("://") else { return Err(wrong("names no scheme")) };
         match scheme {
-            "http" => worker(text).map(Self::Worker).ok_or_else(|| wrong("needs a host and a port")),
-            "dns" => {
+            "http" | "https" => worker(text).map(Self::Worker).ok_or_else(|| wrong("needs a host and a port")),
+            "dns" | "dns+tls" => {
                 let (name, port) = host_and_port(rest).ok_or_else(|| wrong("needs a name and a port"))?;
-                Ok(Self::Addresses { name: name.to_owned(), port })
+                Ok(Self::Addresses { scheme: Scheme::of(scheme), name: name.to_owned(), port })
             }
-            "srv" => {
+            "srv" | "srv+tls" => {
                 let labels: Vec<&str> = rest.split('.').collect();
                 match labels[..] {
                     [service, protocol, _, ..]
                         if service.starts_with('_') && protocol.starts_with('_') && is_name(rest) =>
                     {
-                        Ok(Self::Services { name: rest.to_owned() })
+                        Ok(Self::Services { scheme: Scheme::of(scheme), name: rest.to_owned() })
                     }
                     _ => Err(wrong("needs service, protocol and name")),
                 }
@@ -69,12 +86,35 @@ impl FromStr for Entry {
     }
 }
 
+impl Scheme {
+    /// That of the workers that an entry with such a scheme stands for.
+    fn of(entry: &str) -> Self {
+        if entry.ends_with(TLS) { Self::Https } else { Self::Http }
+    }
+
+    /// What stands behind the scheme of an entry.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Http => "",
+            Self::Https => TLS,
+        }
+    }
+
+    /// The URL of a worker at `HOST:PORT`.
+    pub(super) fn url(self, authority: &str) -> String {
+        match self {
+            Self::Http => format!("http://{authority}"),
+            Self::Https => format!("https://{authority}"),
+        }
+    }
+}
+
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Worker(url) => f.write_str(url),
-            Self::Addresses { name, port } => write!(f, "dns://{name}:{port}"),
-            Self::Services { name } => write!(f, "srv://{name}"),
+            Self::Addresses { scheme, name, port } => write!(f, "dns{}://{name}:{port}", scheme.suffix()),
+            Self::Services { scheme, name } => write!(f, "srv{}://{name}", scheme.suffix()),
             Self::File { path } => write!(f, "file://{}", path.display()),
         }
     }
@@ -87,16 +127,18 @@ impl fmt::Display for Entry {
 pub(super) fn urls(text: &str) -> Result<Vec<String>, String> {
     let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.split('#').next().unwrap_or("").trim()));
     let url = |(number, line): (usize, &str)| {
-        worker(line).ok_or_else(|| format!("line {number}: {line:?} is no URL of a worker, write http://HOST:PORT"))
+        worker(line).ok_or_else(|| {
+            format!("line {number}: {line:?} is no URL of a worker, write http://HOST:PORT or https://HOST:PORT")
+        })
     };
     lines.filter(|(_, line)| !line.is_empty()).map(url).collect()
 }
 
 /// A worker's URL as it was written, without what does not matter.
 fn worker(text: &str) -> Option<String> {
-    let rest = text.strip_prefix("http://")?;
+    let (scheme, rest) = text.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))?;
     let rest = rest.strip_suffix('/').unwrap_or(rest);
-    host_and_port(rest).map(|_| format!("http://{rest}"))
+    host_and_port(rest).map(|_| format!("{scheme}://{rest}"))
 }
 
 fn host_and_port(text: &str) -> Option<(&str, u16)> {
@@ -121,6 +163,9 @@ mod tests {
             "http://vision-0:50052",
             "http://10.0.0.1:50052",
             "http://[::1]:50052",
+            "https://vision-0:50052",
+            "dns+tls://vision.pool.svc.cluster.local:50052",
+            "srv+tls://_grpc._tcp.vision.pool.svc.cluster.local",
             "dns://vision.pool.svc.cluster.local:50052",
             "srv://_grpc._tcp.vision.pool.svc.cluster.local",
             "file:///etc/tessera/vision",
@@ -135,7 +180,9 @@ mod tests {
         for (text, why) in [
             ("", "names no scheme"),
             ("vision-0:50052", "names no scheme"),
-            ("https://vision-0:50052", "has another scheme"),
+            ("ftp://vision-0:50052", "has another scheme"),
+            ("file+tls:///etc/vision", "has another scheme"),
+            ("https://vision-0", "needs a host and a port"),
             ("http://vision-0", "needs a host and a port"),
             ("http://vision-0:0", "needs a host and a port"),
             ("http://:50052", "needs a host and a port"),
@@ -155,10 +202,10 @@ mod tests {
 
     #[test]
     fn a_file_has_a_url_a_line_and_comments() {
-        let text = "# workers\n\nhttp://a:1   # the first\n  http://b:2/\n#http://c:3\n";
-        assert_eq!(urls(text).unwrap(), ["http://a:1", "http://b:2"]);
+        let text = "# workers\n\nhttp://a:1   # the first\n  https://b:2/\n#http://c:3\n";
+        assert_eq!(urls(text).unwrap(), ["http://a:1", "https://b:2"]);
         assert_eq!(urls("").unwrap(), [""; 0]);
         let error = urls("http://a:1\ndns://b:2\n").unwrap_err();
-        assert_eq!(error, "line 2: \"dns://b:2\" is no URL of a worker, write http://HOST:PORT");
+        assert_eq!(error, "line 2: \"dns://b:2\" is no URL of a worker, write http://HOST:PORT or https://HOST:PORT");
     }
 }

@@ -19,9 +19,9 @@ const FILE_BYTES: u64 = 1 << 20;
 
 /// Answers of the world; scripted in tests. An error is one line for people.
 pub(in crate::upstream) trait Look: Send + 'static {
-    /// The URL of a worker at each address of a name.
+    /// `HOST:PORT` of a worker at each address of a name.
     fn addresses(&self, name: &str, port: u16) -> impl Future<Output = Result<Vec<String>, String>> + Send;
-    /// The URL of the worker of each SRV record of a name.
+    /// `HOST:PORT` of the worker of each SRV record of a name.
     fn services(&self, name: &str) -> impl Future<Output = Result<Vec<String>, String>> + Send;
     /// The text of a file.
     fn file(&self, path: &Path) -> impl Future<Output = Result<String, String>> + Send;
@@ -37,10 +37,10 @@ pub(in crate::upstream) struct System {
 impl Look for System {
     async fn addresses(&self, name: &str, port: u16) -> Result<Vec<String>, String> {
         let found = soon(tokio::net::lookup_host((name, port))).await?;
-        let mut urls: Vec<String> = found.map(|address| format!("http://{address}")).collect();
+        let mut workers: Vec<String> = found.map(|address| address.to_string()).collect();
         // A name server gives them in another order each time.
-        urls.sort_unstable();
-        if urls.is_empty() { Err(format!("{name} has no address")) } else { Ok(urls) }
+        workers.sort_unstable();
+        if workers.is_empty() { Err(format!("{name} has no address")) } else { Ok(workers) }
     }
 
     async fn services(&self, name: &str) -> Result<Vec<String>, String> {
@@ -51,8 +51,8 @@ impl Look for System {
             RData::SRV(service) => Some(service),
             _ => None,
         });
-        let urls = first_choice(records);
-        if urls.is_empty() { Err(format!("{name} has no SRV record")) } else { Ok(urls) }
+        let workers = first_choice(records);
+        if workers.is_empty() { Err(format!("{name} has no SRV record")) } else { Ok(workers) }
     }
 
     async fn file(&self, path: &Path) -> Result<String, String> {
@@ -80,10 +80,10 @@ fn resolver(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<TokioR
 fn first_choice<'a>(records: impl Iterator<Item = &'a SRV> + Clone) -> Vec<String> {
     let first = records.clone().map(|service| service.priority).min();
     let chosen = records.filter(|service| Some(service.priority) == first);
-    let url = |service: &SRV| format!("http://{}:{}", service.target.to_utf8().trim_end_matches('.'), service.port);
-    let mut urls: Vec<String> = chosen.map(url).collect();
-    urls.sort_unstable();
-    urls
+    let worker = |service: &SRV| format!("{}:{}", service.target.to_utf8().trim_end_matches('.'), service.port);
+    let mut workers: Vec<String> = chosen.map(worker).collect();
+    workers.sort_unstable();
+    workers
 }
 
 async fn soon<T, E: ToString>(look: impl Future<Output = Result<T, E>>) -> Result<T, String> {
@@ -137,18 +137,15 @@ mod tests {
                 () = serve(&socket, records) => panic!("it serves for ever"),
             }
         };
-        assert_eq!(
-            look(&[record(0, 1, "a.test."), record(0, 2, "b.test.")]).await.unwrap(),
-            ["http://a.test:1", "http://b.test:2"]
-        );
-        assert_eq!(look(&[record(0, 2, "b.test.")]).await.unwrap(), ["http://b.test:2"]);
+        assert_eq!(look(&[record(0, 1, "a.test."), record(0, 2, "b.test.")]).await.unwrap(), ["a.test:1", "b.test:2"]);
+        assert_eq!(look(&[record(0, 2, "b.test.")]).await.unwrap(), ["b.test:2"]);
         assert!(look(&[]).await.is_err());
     }
 
     #[test]
     fn the_records_of_the_lowest_priority_are_the_pool() {
         let records = [record(20, 1, "spare."), record(10, 50052, "b.pool."), record(10, 50053, "a.pool.")];
-        assert_eq!(first_choice(records.iter()), ["http://a.pool:50053", "http://b.pool:50052"]);
+        assert_eq!(first_choice(records.iter()), ["a.pool:50053", "b.pool:50052"]);
         assert_eq!(first_choice([].iter()), [""; 0]);
     }
 
@@ -168,6 +165,6 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_is_its_own_name() {
-        assert_eq!(System::default().addresses("127.0.0.1", 7).await.unwrap(), ["http://127.0.0.1:7"]);
+        assert_eq!(System::default().addresses("127.0.0.1", 7).await.unwrap(), ["127.0.0.1:7"]);
     }
 }

@@ -26,7 +26,7 @@ impl World {
 
 impl Look for World {
     async fn addresses(&self, name: &str, port: u16) -> Result<Vec<String>, String> {
-        Ok(self.find(name)?.iter().map(|address| format!("http://{address}:{port}")).collect())
+        Ok(self.find(name)?.iter().map(|address| format!("{address}:{port}")).collect())
     }
 
     async fn services(&self, name: &str) -> Result<Vec<String>, String> {
@@ -55,9 +55,18 @@ async fn every_kind_of_entry_is_looked_up_and_each_worker_counts_once() {
     assert!(!all.is_fixed() && discovery(&["http://a:1"], 9).0.is_fixed());
     assert_eq!(all.urls(), [Arc::from("http://a:1")], "known without a look");
     world.set("pool", &["a", "b"]);
-    world.set("_grpc._tcp.pool", &["http://c:3"]);
+    world.set("_grpc._tcp.pool", &["c:3"]);
     world.set("/list", &["# more", "http://d:4", "http://c:3"]);
     assert_eq!(found(&mut all).await, ["http://a:1", "http://b:1", "http://c:3", "http://d:4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_that_speak_tls_are_called_by_it() {
+    let (mut all, world) = discovery(&["dns+tls://pool:1", "srv+tls://_grpc._tcp.pool", "file:///list"], 9);
+    world.set("pool", &["10.0.0.1"]);
+    world.set("_grpc._tcp.pool", &["c:3"]);
+    world.set("/list", &["https://d:4", "http://e:5"]);
+    assert_eq!(found(&mut all).await, ["https://10.0.0.1:1", "https://c:3", "https://d:4", "http://e:5"]);
 }
 
 #[tokio::test(start_paused = true)]

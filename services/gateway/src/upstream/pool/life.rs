@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tessera_api::{Error, Result};
-use tessera_rpc::Deadline;
+use tessera_api::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
 use super::roll::State;
@@ -35,8 +34,7 @@ pub(super) async fn live<K: Kind>(pool: &Arc<Pool<K>>, member: &Arc<Member<K>>, 
     loop {
         pool.turn(member, last).await;
         last = Some(Instant::now());
-        let deadline = Deadline::default().within(PATIENCE);
-        match deadline.bound("a worker was asked what it is", probe.describe(member)).await {
+        match tokio::time::timeout(PATIENCE, probe.describe(member)).await.unwrap_or_else(|_| Err(silent(member))) {
             Ok(description) => pool.join(member, description),
             Err(error) => {
                 pool.lose(member, error, Duration::ZERO);
@@ -136,4 +134,11 @@ impl<K: Kind> Pool<K> {
             }
         }
     }
+}
+
+/// The error of a worker that does not say what it is. Whoever is told of it may have all the time in the world: it is
+/// no deadline that passed.
+fn silent<K: Kind>(member: &Member<K>) -> Error {
+    member.fall_silent();
+    Error::new(ErrorKind::Unavailable, "UNREACHABLE", format!("it did not say what it is within {PATIENCE:?}"))
 }

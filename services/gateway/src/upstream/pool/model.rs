@@ -1,8 +1,8 @@
 //! Which model a pool runs when its workers do not agree.
 
-/// The model that most workers run which are listed, among those models that some worker runs which can be reached;
+/// The model that most workers run which are listed, among those models that some worker runs which is expected to be reached;
 /// where several are as many, the one that the pool runs already, or else the first. So one worker of another model, or
-/// the first few of a new one, are left out; once they are more than the others, or nobody else is left, the pool is
+/// the first few of a new one, are left out; once they are more than the others, or nobody else is expected, the pool is
 /// theirs.
 pub(super) fn of_the_pool<M: Clone + PartialEq>(
     present: Option<&M>,

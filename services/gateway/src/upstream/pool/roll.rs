@@ -1,12 +1,16 @@
 //! One line of a pool's roll: what is known of one worker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tessera_api::Error;
 use tokio::time::Instant;
 
 use crate::upstream::health::Health;
 use crate::upstream::member::{Kind, Member};
+
+/// A worker that is lost is expected back for so long: until then the pool is not given over to another model because of it.
+const EXPECTED: Duration = Duration::from_secs(60);
 
 /// What is known of one worker.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub(super) struct Row<K: Kind> {
     /// What it said of itself last.
     pub(super) description: Option<K::Description>,
     pub(super) health: Health,
+    /// When it was lost, if it is.
+    lost: Option<Instant>,
     /// Why it cannot be given work.
     pub(super) error: Option<Error>,
     /// Attempts to ask it what it is: those that began, and those that are over.
@@ -47,7 +53,7 @@ impl<K: Kind> Row<K> {
     /// Begins with a worker that was never asked.
     pub(super) fn new(member: Arc<Member<K>>) -> Self {
         let (state, health) = (State::New, Health::default());
-        Self { member, state, description: None, health, error: None, begun: 0, tried: 0, misfit: None }
+        Self { member, state, description: None, health, lost: None, error: None, begun: 0, tried: 0, misfit: None }
     }
 
     /// What it runs, if it ever said so.
@@ -57,6 +63,11 @@ impl<K: Kind> Row<K> {
 
     pub(super) fn can_be_reached(&self) -> bool {
         matches!(self.state, State::Serving | State::Refusing)
+    }
+
+    /// Whether it can be reached, or could until lately.
+    pub(super) fn is_expected(&self) -> bool {
+        self.can_be_reached() || self.lost.is_some_and(|lost| lost.elapsed() < EXPECTED)
     }
 
     pub(super) fn is_ejected(&self) -> bool {
@@ -75,6 +86,9 @@ impl<K: Kind> Row<K> {
 
     /// Gives it no more work, for this reason.
     pub(super) fn leave(&mut self, state: State, error: Option<Error>) {
+        if self.can_be_reached() {
+            self.lost = Some(Instant::now());
+        }
         self.state = state;
         self.error = error.or(self.error.take());
     }

@@ -35,6 +35,8 @@ struct Script {
     refuses: bool,
     /// How long an answer takes.
     delay: Duration,
+    /// It says nothing any more.
+    is_silent: bool,
 }
 
 /// Scripted workers, by URL.
@@ -63,8 +65,12 @@ fn gone() -> Error {
 impl Probe<Letters> for Scripts {
     async fn describe(&self, member: &Member<Letters>) -> Result<char> {
         self.described.fetch_add(1, Ordering::Relaxed);
-        let Script { model, delay, .. } = self.of(&member.url);
+        let Script { model, delay, is_silent, .. } = self.of(&member.url);
         tokio::time::sleep(delay).await;
+        if is_silent {
+            member.fall_silent();
+            return Err(gone());
+        }
         model.ok_or_else(gone)
     }
 
@@ -73,7 +79,11 @@ impl Probe<Letters> for Scripts {
         let began = self.of(&member.url).model;
         loop {
             changed.borrow_and_update();
-            let Script { model, refuses, .. } = self.of(&member.url);
+            let Script { model, refuses, is_silent, .. } = self.of(&member.url);
+            if is_silent {
+                member.fall_silent();
+                return gone();
+            }
             if model != began {
                 return gone();
             }
@@ -121,7 +131,7 @@ impl Cast {
         for (url, model) in URLS.iter().zip(models.chars()) {
             scripts.change(url, |script| script.model = Some(model).filter(|model| *model != '-'));
         }
-        let pool = Pool::new(HealthSettings::default());
+        let pool = Pool::new(HealthSettings::default(), ClientTls::default());
         let discovery = Discovery::new("letters", entries, 100, Listed(lists.into()));
         pool.start(discovery, Duration::from_secs(5), &scripts, &tasks);
         Self { pool, scripts, tasks }
@@ -193,6 +203,22 @@ async fn a_worker_of_another_model_is_kept_out_and_asked_again_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_is_not_there_yet_decides_between_two_who_do_not_run_the_same() {
+    let cast = Cast::of("ba-");
+    let (members, comes) = tokio::join!(cast.members(), async {
+        pass(SECOND * 3).await;
+        cast.change(2, |script| script.model = Some('a'));
+        cast.pool.available().len()
+    });
+    assert_eq!((members, comes, cast.pool.model()), (Ok(2), 1, Some('a')));
+    // But it is not waited for much longer than that.
+    let cast = Cast::of("ba-");
+    let began = Instant::now();
+    assert_eq!((cast.members().await, cast.pool.model()), (Ok(1), Some('b')));
+    assert!(began.elapsed() <= DISPUTE + SECOND * 2, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_model_takes_over_once_most_run_it() {
     let cast = Cast::of("aaab");
     assert_eq!(cast.members().await, Ok(3));
@@ -202,6 +228,24 @@ async fn a_new_model_takes_over_once_most_run_it() {
     cast.change(1, |script| script.model = Some('b'));
     pass(SECOND * 2).await;
     assert_eq!((cast.available(), cast.pool.model()), (vec![1, 2, 3], Some('b')));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_model_does_not_take_over_because_all_others_are_lost_for_a_while() {
+    let cast = Cast::of("aab");
+    assert_eq!(cast.members().await, Ok(2));
+    pass(SECOND * 2).await;
+    (0..2).for_each(|number| cast.change(number, |script| script.model = None));
+    pass(SECOND * 20).await;
+    assert_eq!((cast.available(), cast.pool.model()), (Vec::new(), Some('a')));
+    assert_eq!(cast.members().await.unwrap_err().reason, "UNREACHABLE");
+    cast.change(1, |script| script.model = Some('a'));
+    assert_eq!(cast.members().await, Ok(1));
+    assert_eq!((cast.available(), cast.pool.model()), (vec![1], Some('a')));
+    // They are gone for good.
+    cast.change(1, |script| script.model = None);
+    pass(SECOND * 100).await;
+    assert_eq!((cast.available(), cast.pool.model()), (vec![2], Some('b')));
 }
 
 #[tokio::test(start_paused = true)]
@@ -284,6 +328,29 @@ async fn a_call_that_fails_in_the_transport_takes_its_worker_out_until_it_has_sa
 const GAP: Duration = Duration::from_millis(60);
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_that_falls_silent_ends_the_calls_that_wait_for_it() {
+    let cast = Cast::of("aaa");
+    assert_eq!(cast.members().await, Ok(3));
+    pass(SECOND * 2).await;
+    let [silent, gone] = [0, 1].map(|number| cast.member(number));
+    let mut between_two_events = silent.silence();
+    let waiting = [&silent, &gone].map(|member| member.answer(std::future::pending::<Result<(), tonic::Status>>()));
+    let [mut waits_in_vain, mut goes_on] = waiting.map(Box::pin);
+    assert!(futures::poll!(&mut waits_in_vain).is_pending() && futures::poll!(&mut goes_on).is_pending());
+    cast.change(0, |script| script.is_silent = true);
+    // This one ends, and may still hand over what it has.
+    cast.change(1, |script| script.model = None);
+    pass(MOMENT).await;
+    assert_eq!(cast.available(), [2]);
+    assert_eq!(waits_in_vain.await.unwrap_err().reason, "UNREACHABLE");
+    assert_eq!(
+        between_two_events.unless(std::future::pending::<Result<(), _>>()).await.unwrap_err().reason,
+        "UNREACHABLE"
+    );
+    assert!(futures::poll!(&mut goes_on).is_pending());
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_that_fail_in_a_row_eject_a_worker_for_longer_each_time() {
     let cast = Cast::of("aaa");
     assert_eq!(cast.members().await, Ok(3));
@@ -323,7 +390,8 @@ async fn a_bad_network_of_the_gateway_ejects_no_more_than_a_share() {
 async fn workers_come_and_go_while_what_they_do_goes_on() {
     let (lists, receiver) = mpsc::channel(1);
     let cast = Cast::listed("aaaa", vec!["dns://pool:1".parse().unwrap()], receiver);
-    let list = |numbers: &[usize]| numbers.iter().map(|&number| URLS[number].to_owned()).collect::<Vec<_>>();
+    let found = |&number: &usize| URLS[number].trim_start_matches("http://").to_owned();
+    let list = |numbers: &[usize]| numbers.iter().map(found).collect::<Vec<String>>();
     assert!(cast.pool.members(Deadline::default().within(SECOND)).await.is_err(), "the list is waited for");
     lists.send(list(&[0, 1])).await.unwrap();
     cast.members().await.unwrap();
@@ -350,4 +418,14 @@ async fn nobody_is_observed_once_the_gateway_takes_no_more_work() {
     assert_eq!(cast.members().await, Ok(2));
     cast.tasks.draining().cancel();
     assert!(cast.tasks.finish(SECOND).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_says_nothing_is_unreachable_for_whoever_has_time() {
+    let cast = Cast::of("a");
+    assert_eq!(cast.members().await.unwrap(), 1);
+    cast.change(0, |script| (script.model, script.delay) = (Some('b'), SECOND * 3600));
+    tokio::time::sleep(SECOND).await;
+    let error = cast.members().await.unwrap_err();
+    assert_eq!((error.kind, error.reason.as_ref()), (ErrorKind::Unavailable, "UNREACHABLE"), "{error}");
 }

@@ -1,7 +1,9 @@
 //! Where images go in a pool of scripted workers, with paused time.
 
 use bytes::Bytes;
+use tessera_anyres::Shape;
 use tessera_api::{Error, ErrorKind};
+use tessera_embedding::Salt;
 use tessera_rpc::Tasks;
 
 use super::*;
@@ -25,7 +27,12 @@ impl Probe<Vision> for Alike {
 
 /// A pool of so many, all of whom take work, and the tasks that observe them.
 async fn pool(count: usize) -> (Arc<VisionPool>, Tasks) {
-    let pool = VisionPool::new(HealthSettings::default(), RetrySettings::default(), EncodeSettings::default());
+    let pool = VisionPool::new(
+        HealthSettings::default(),
+        RetrySettings::default(),
+        EncodeSettings::default(),
+        ClientTls::default(),
+    );
     let entries = (0..count).map(|index| format!("http://vision-{index}:1").parse().unwrap()).collect();
     let discovery = Discovery::new("vision", entries, 100, System::default());
     let tasks = Tasks::default();
@@ -39,11 +46,23 @@ fn key(number: u64) -> ImageKey {
 }
 
 fn request(number: u64) -> EncodeRequest {
-    EncodeRequest { image: Bytes::from_static(b"file"), key: key(number), tenant_salt: Bytes::new() }
+    EncodeRequest {
+        image: Bytes::from_static(b"file"),
+        key: key(number),
+        tenant_salt: Salt::default(),
+        shape: Shape::Own,
+    }
 }
 
 fn urls(members: &[Arc<Member<Vision>>]) -> Vec<Arc<str>> {
     members.iter().map(|member| Arc::clone(&member.url)).collect()
+}
+
+impl VisionPool {
+    /// How many images somebody is concerned with.
+    pub(in crate::upstream) fn concern_count(&self) -> usize {
+        self.concerns().len()
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -113,6 +132,11 @@ async fn files_are_kept_for_as_long_as_somebody_is_concerned() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_named_where_nobody_is() {
-    let pool = VisionPool::new(HealthSettings::default(), RetrySettings::default(), EncodeSettings::default());
+    let pool = VisionPool::new(
+        HealthSettings::default(),
+        RetrySettings::default(),
+        EncodeSettings::default(),
+        ClientTls::default(),
+    );
     assert_eq!((pool.store_of(&key(1)), pool.last_store_of(&key(1))), (None, None));
 }
