@@ -15,6 +15,8 @@ use crate::upstream::Room;
 /// The shortest and the longest time after which somebody is told to come back.
 const SHORTEST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(60);
+/// The part of the longest wait that is foreseen at most: whoever is let into the line shall not come to the end of it.
+const FORESEEN: f64 = 0.75;
 /// Flows of which it is remembered who was told to come back, at most.
 const PROMISED: usize = 1024;
 
@@ -208,7 +210,7 @@ impl<G> Gate<G> {
         let vision = needed(&self.vision, cost.tiles, ahead.tiles);
         let wait = vision.max(needed(&self.language, cost.tokens, ahead.tokens));
         let most = match whose.class {
-            Class::Interactive => self.bounds.time,
+            Class::Interactive => self.bounds.time.mul_f64(FORESEEN),
             Class::Batch => Duration::MAX,
         };
         // Whoever is served in time must also be done in time.
