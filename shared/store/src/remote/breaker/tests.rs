@@ -2,9 +2,6 @@ use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::atomic::AtomicUsize;
 
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
-
 use super::*;
 
 /// What the server does with its next operation.
@@ -186,57 +183,4 @@ async fn who_finds_no_place_is_rejected_and_the_server_is_not_blamed() {
     assert!(matches!((first, second), (Err(RemoteError::Slow(_)), Err(RemoteError::Slow(_)))));
     assert!(matches!(third, Err(RemoteError::Busy(2))), "{third:?}");
     assert_eq!((breaker.status().failures, breaker.status().rejected), (2, 1));
-}
-
-/// Counts what is logged at WARN and INFO.
-#[derive(Default)]
-struct Logged {
-    warnings: AtomicUsize,
-    infos: AtomicUsize,
-}
-
-struct Ears(Arc<Logged>);
-
-impl Subscriber for Ears {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("tessera_store")
-    }
-
-    fn new_span(&self, _span: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _span: &Id, _values: &Record<'_>) {}
-
-    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let level = *event.metadata().level();
-        if level == Level::WARN {
-            self.0.warnings.fetch_add(1, Ordering::Relaxed);
-        } else if level == Level::INFO {
-            self.0.infos.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn enter(&self, _span: &Id) {}
-
-    fn exit(&self, _span: &Id) {}
-}
-
-#[tokio::test(start_paused = true)]
-async fn it_warns_once_when_it_opens_and_tells_once_that_it_closed() {
-    let logged = Arc::new(Logged::default());
-    let _ears = tracing::subscriber::set_default(Ears(logged.clone()));
-    let (_, breaker) = breaker(&[Act::Fail, Act::Fail, Act::Fail, Act::Fail, Act::Hit, Act::Hit]);
-    fail(&breaker, 3).await;
-    fail(&breaker, 5).await;
-    tokio::time::advance(OPTIONS.backoff).await;
-    fail(&breaker, 2).await;
-    assert_eq!((logged.warnings.load(Ordering::Relaxed), logged.infos.load(Ordering::Relaxed)), (1, 0));
-    tokio::time::advance(2 * OPTIONS.backoff).await;
-    for _ in 0..2 {
-        assert!(breaker.get(&key()).await.unwrap().is_some());
-    }
-    assert_eq!((logged.warnings.load(Ordering::Relaxed), logged.infos.load(Ordering::Relaxed)), (1, 1));
 }
