@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tessera_api::Error;
 use tessera_api::embedding::{
-    DeleteRequest, FetchHeader, FetchRequest, KeyStatus, LeaseRequest, Representation, StoredImage, Upload, Uploaded,
-    key_bytes, lease_ends, upload_parts,
+    DeleteRequest, FetchHeader, FetchRequest, LeaseRequest, Representation, StoredImage, Upload, Uploaded, lease_ends,
 };
 use tessera_api::gateway::{BatchResponse, EncodeRequest, Encoded, GenerateRequest, ImageSource, Part};
 use tessera_api::proto::embedding::v1 as embedding_proto;
@@ -14,20 +13,23 @@ use tessera_api::proto::embedding::v1::embedding_store_client::EmbeddingStoreCli
 use tessera_api::proto::gateway::v1 as proto;
 use tessera_api::proto::gateway::v1::encode_response::Part as EncodePart;
 use tessera_api::proto::gateway::v1::gateway_client::GatewayClient;
+use tessera_client::Retries;
 use tessera_embedding::ImageKey;
 use tonic::transport::Channel;
 
 use crate::conversation::{Expected, Reply, request};
 use crate::running::Running;
 
-/// What a client of a gateway can do with images.
+/// What a client of a gateway can do with images: by the library, and over the wire where that hides what is tested.
 pub(crate) struct Client {
+    pub(crate) library: tessera_client::Client,
     channel: Channel,
 }
 
 impl Client {
     pub(crate) fn of(gateway: &Running) -> Self {
-        Self { channel: gateway.channel() }
+        let library = tessera_client::Client::builder(gateway.url()).retries(Retries::NONE).build();
+        Self { library: library.unwrap(), channel: gateway.channel() }
     }
 
     pub(crate) fn store(&self) -> EmbeddingStoreClient<Channel> {
@@ -61,7 +63,7 @@ impl Client {
     }
 
     pub(crate) async fn encode(&self, image: impl Into<Bytes>) -> Result<Encoded, Error> {
-        Ok(self.encode_with(EncodeRequest { image: image.into(), lease: None, rows: None }).await?.0)
+        self.library.encode(image.into()).await
     }
 
     pub(crate) async fn batch(&self, requests: Vec<proto::EncodeBatchRequest>) -> Result<Vec<BatchResponse>, Error> {
@@ -74,14 +76,12 @@ impl Client {
     }
 
     pub(crate) async fn stat(&self, key: ImageKey) -> Option<StoredImage> {
-        let request = embedding_proto::StatRequest { keys: key_bytes(&[key]) };
-        let mut keys = self.store().stat(request).await.unwrap().into_inner().keys;
-        KeyStatus::try_from(keys.remove(0)).unwrap().stored
+        self.library.store().stat(&[key]).await.unwrap().remove(0).stored
     }
 
     /// Deletes an image.
     pub(crate) async fn forget(&self, key: ImageKey) {
-        self.delete(DeleteRequest::Keys(vec![key])).await.unwrap();
+        self.library.store().delete(&[key]).await.unwrap();
     }
 
     pub(crate) async fn lease(&self, keys: Vec<ImageKey>, period: Duration) -> Result<Vec<Option<SystemTime>>, Error> {
@@ -94,8 +94,7 @@ impl Client {
     }
 
     pub(crate) async fn put(&self, upload: Upload) -> Result<Uploaded, Error> {
-        let parts: Vec<_> = upload_parts(upload).unwrap().collect();
-        self.store().put(futures::stream::iter(parts)).await?.into_inner().try_into()
+        self.library.store().put(upload.image_size, upload.features).await
     }
 
     /// Reads rows from an offset on.
@@ -119,7 +118,7 @@ impl Client {
 pub(crate) fn by_handles(case: &str, handles: &[ImageKey]) -> GenerateRequest {
     let mut request = request(case, 0);
     let mut handles = handles.iter();
-    for part in request.messages.iter_mut().flat_map(|message| &mut message.parts) {
+    for part in request.input.parts_mut() {
         if let Part::Image(source) = part {
             *source = ImageSource::Stored(*handles.next().unwrap());
         }

@@ -8,6 +8,7 @@ use tessera_api::gateway::{BatchRequest, EncodeRequest, ImageSource, Part};
 use tessera_api::proto::embedding::v1 as embedding_proto;
 use tessera_api::proto::gateway::v1 as proto;
 use tessera_api::{Error, ErrorKind};
+use tessera_client::{Ask, Image};
 use tessera_config::Secret;
 use tessera_embedding::{ImageKey, Salt};
 use tessera_tensor::HostTensor;
@@ -41,7 +42,7 @@ fn handles_stand_for_their_images() {
         assert_eq!(reply.finished.timings.images_stored_before, 2);
         // A handle and a file beside one another.
         let mut mixed = by_handles("two_images", &handles);
-        let parts = mixed.messages.iter_mut().flat_map(|message| &mut message.parts);
+        let parts = mixed.input.parts_mut();
         let image = parts.filter(|part| matches!(part, Part::Image(_))).nth(1).unwrap();
         *image = Part::Image(ImageSource::File(picture("two_images", 1).into()));
         assert_reference(&cluster.ask(mixed).await.unwrap(), "mistral", "two_images");
@@ -60,8 +61,14 @@ fn a_handle_that_is_gone_is_named() {
         assert_eq!((error.kind, error.reason.as_ref()), (ErrorKind::NotFound, "EMBEDDING_NOT_FOUND"));
         assert!(error.metadata.contains(&("key".into(), key.to_string())), "{error:?}");
         assert!(error.message.contains("messages[0].parts[0].image"), "{error}");
-        // The file itself is taken as ever.
+        // The file itself is taken as ever, and by the library in place of the handle.
         cluster.answers_as_the_reference("mistral", "one_image").await;
+        client.forget(key).await;
+        let ask = Ask::new("What is shown in this image?").image(Image::stored_or(key, picture("one_image", 0)));
+        let ask = ask.max_tokens(16).temperature(0.0);
+        let reply = client.library.generate(ask).await.unwrap().finish().await.unwrap();
+        let expected = Golden::load("mistral", "one_image").greedy[0].clone();
+        assert_eq!((&reply.samples[0].token_ids, reply.started.images[0].key), (&expected, key));
     });
 }
 

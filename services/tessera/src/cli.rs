@@ -1,9 +1,12 @@
 //! The command line.
 
 mod access;
+mod ask;
 mod encode;
 mod machine;
+mod pages;
 mod pictures;
+mod services;
 mod store;
 
 use std::net::IpAddr;
@@ -12,12 +15,14 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::place::{Place, PlaceFlags};
-use crate::settings::SettingFlags;
 
 pub(crate) use access::AccessFlags;
+pub(crate) use ask::{Ask, Chat};
 pub(crate) use encode::Encode;
 pub(crate) use machine::MachineFlags;
-pub(crate) use pictures::{Picture, Pictures};
+pub(crate) use pages::{Completions, Man};
+pub(crate) use pictures::{Picture, Pictures, file_or_url};
+pub(crate) use services::ServiceFlags;
 pub(crate) use store::{List, Remove, Stat, StoreCommand, Verify, Where};
 
 /// Asks LLaVA-NeXT vision-language models about pictures: a gateway, a vision and a language worker over gRPC.
@@ -34,10 +39,9 @@ pub(crate) struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   tessera ask --image chart.png \"Which bar is the tallest?\"
-  tessera ask --model ./llava-v1.6-mistral-7b-hf --image a.png --image b.png \"What differs?\"
+  tessera chat --image chart.png
   tessera up --model ./llava-v1.6-mistral-7b-hf
   tessera ask --server http://127.0.0.1:50051 --json --image photo.jpg \"How many people?\"
-  tessera ask --image photo.jpg --choice yes --choice no \"Is anybody smiling?\"
   tessera encode --server http://127.0.0.1:50051 --manifest photos.jsonl photos/
   tessera ask --server http://127.0.0.1:50051 --embedding HANDLE \"How many people?\"
   tessera store stat --server http://127.0.0.1:50051 HANDLE
@@ -48,6 +52,8 @@ Examples:
 pub(crate) enum Command {
     /// Ask about images; the answer is streamed
     Ask(Box<Ask>),
+    /// Talk about images, line by line
+    Chat(Box<Chat>),
     /// Encode images ahead of time, so that they can be asked about later without their bytes
     Encode(Encode),
     /// Run all three services in this process until interrupted
@@ -57,42 +63,15 @@ pub(crate) enum Command {
     Store(StoreCommand),
     /// Show how images are cut into tiles, without a model's weights
     Inspect(Inspect),
-}
-
-/// Ask about images; the answer is streamed.
-#[derive(Debug, Args)]
-pub(crate) struct Ask {
-    /// The question
-    pub(crate) prompt: String,
-    #[command(flatten)]
-    pub(crate) pictures: Pictures,
-    /// Folder of a llava-v1.6 checkpoint in the Hugging Face layout; a small embedded one by default
-    #[arg(long, value_name = "DIR", conflicts_with = "server")]
-    pub(crate) model: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) machine: MachineFlags,
-    /// Keep encoded images in a folder, at redis://… or at s3://BUCKET/PREFIX, beside memory
-    #[arg(long, value_name = "STORE", conflicts_with = "server")]
-    pub(crate) store: Option<Place>,
-    /// Ask a gateway that runs elsewhere instead of starting the services here
-    #[arg(long, value_name = "URL", conflicts_with_all = ["device", "compute"])]
-    pub(crate) server: Option<String>,
-    #[command(flatten)]
-    pub(crate) access: AccessFlags,
-    /// Instructions in front of the question
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) system: Option<String>,
-    /// Print one JSON object at the end instead of streaming text, or an array of them for several samples
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) settings: SettingFlags,
-    #[command(flatten)]
-    pub(crate) place: PlaceFlags,
+    /// Print a script by which a shell completes this program's commands and flags
+    Completions(Completions),
+    /// Write manual pages: the program's to standard output, or all of them into a folder
+    Man(Man),
 }
 
 /// Run all three services in this process until interrupted.
 #[derive(Debug, Args)]
+#[command(after_help = UP)]
 pub(crate) struct Up {
     /// Folder of a llava-v1.6 checkpoint in the Hugging Face layout; a small embedded one by default
     #[arg(long, value_name = "DIR")]
@@ -112,8 +91,15 @@ pub(crate) struct Up {
     pub(crate) place: PlaceFlags,
 }
 
+const UP: &str = "\
+Examples:
+  tessera up
+  tessera up --model ./llava-v1.6-mistral-7b-hf --device cuda:0 --store ./features
+  tessera up --host 0.0.0.0 --port 8000";
+
 /// Show how images are cut into tiles, without a model's weights.
 #[derive(Debug, Args)]
+#[command(after_help = INSPECT)]
 pub(crate) struct Inspect {
     /// Image files
     #[arg(required = true, value_name = "IMAGE")]
@@ -128,3 +114,9 @@ pub(crate) struct Inspect {
     #[arg(long, value_name = "FILE.safetensors")]
     pub(crate) pixels: Option<PathBuf>,
 }
+
+const INSPECT: &str = "\
+Examples:
+  tessera inspect photo.jpg chart.png
+  tessera inspect --json --model ./llava-v1.6-mistral-7b-hf photo.jpg
+  tessera inspect --pixels pixels.safetensors photo.jpg";

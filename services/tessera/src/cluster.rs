@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tessera_gateway::UrlSettings;
+use tessera_gateway::{HttpSettings, UrlSettings};
 use tessera_rpc::{ServerError, ServerSettings, Tasks};
 use tessera_vision::StoreSettings;
 use tokio::net::TcpListener;
@@ -55,11 +55,15 @@ pub(crate) struct ClusterSettings {
     pub(crate) store: StoreSettings,
     /// Which images the gateway fetches.
     pub(crate) urls: UrlSettings,
+    /// What it serves over HTTP.
+    pub(crate) http: HttpSettings,
+    /// What clients call the model; its folder's name if this is empty.
+    pub(crate) model_name: String,
 }
 
 impl From<StoreSettings> for ClusterSettings {
     fn from(store: StoreSettings) -> Self {
-        Self { store, urls: UrlSettings::default() }
+        Self { store, urls: UrlSettings::default(), http: HttpSettings::default(), model_name: String::new() }
     }
 }
 
@@ -98,10 +102,12 @@ impl Cluster {
         let server = ServerSettings { drain: DRAIN, ..ServerSettings::default() };
         let gateway = tessera_gateway::Settings {
             model: model.to_owned(),
+            model_name: settings.model_name,
             vision: vec![format!("http://{}", addresses.vision)],
             language: addresses.language.iter().map(|address| format!("http://{address}")).collect(),
             limits: tessera_gateway::LimitSettings { time: TIME, ..Default::default() },
             urls: settings.urls,
+            http: settings.http,
             server,
             ..Default::default()
         };

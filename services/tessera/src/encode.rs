@@ -14,13 +14,12 @@ mod tally;
 use std::process::ExitCode;
 
 use anyhow::ensure;
+use tessera_client::Client;
 
-use crate::INTERRUPTED;
 use crate::cli::Encode;
-use crate::client::Access;
 use crate::cluster::{Addresses, Cluster};
 use crate::model::{EMBEDDED_NOTE, Model};
-use crate::output;
+use crate::{INTERRUPTED, access, output};
 
 use flow::{Destination, Flow};
 use manifest::Manifest;
@@ -38,7 +37,7 @@ pub(crate) async fn run(encode: Encode) -> anyhow::Result<ExitCode> {
     );
     let manifest = encode.manifest.as_deref().map(Manifest::open).transpose()?;
     if let Some(url) = &encode.server {
-        return send(Access::to(url, &encode.access)?, encode, manifest).await;
+        return send(access::connect(url, &encode.access).await?, encode, manifest).await;
     }
     let model = Model::open(encode.model.as_deref())?;
     if model.is_embedded() {
@@ -48,7 +47,7 @@ pub(crate) async fn run(encode: Encode) -> anyhow::Result<ExitCode> {
     let cluster =
         Cluster::start(model.dir(), &encode.machine, encode.place.settings(encode.store.as_ref()).into(), addresses)
             .await?;
-    let gateway = Access::local(format!("http://{}", cluster.addresses.gateway));
+    let gateway = Client::builder(format!("http://{}", cluster.addresses.gateway)).build()?;
     let sent = send(gateway, encode, manifest).await;
     tokio::select! {
         stopped = cluster.stop() => stopped?,
@@ -58,7 +57,7 @@ pub(crate) async fn run(encode: Encode) -> anyhow::Result<ExitCode> {
     sent
 }
 
-async fn send(gateway: Access, encode: Encode, manifest: Option<Manifest>) -> anyhow::Result<ExitCode> {
+async fn send(gateway: Client, encode: Encode, manifest: Option<Manifest>) -> anyhow::Result<ExitCode> {
     let report = Report::new(manifest, encode.json);
     let mut flow = Flow::start(
         encode.images,

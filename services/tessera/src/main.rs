@@ -1,15 +1,18 @@
 //! Tessera on one machine: the command-line program.
 
+mod access;
 mod answers;
 mod ask;
+mod chat;
 mod cli;
-mod client;
 mod cluster;
 mod encode;
 mod files;
+mod gateway;
 mod inspect;
 mod model;
 mod output;
+mod pages;
 mod place;
 mod settings;
 mod store;
@@ -50,6 +53,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 Ok(ExitCode::from(INTERRUPTED))
             }
         },
+        // It tells signals apart.
+        Command::Chat(chat) => chat::run(*chat).await,
         // It tells what is done when it is interrupted, too.
         Command::Encode(encode) => encode::run(encode).await,
         Command::Store(store) => tokio::select! {
@@ -61,5 +66,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         },
         Command::Up(up) => up::run(up).await.map(|()| ExitCode::SUCCESS),
         Command::Inspect(inspect) => inspect::run(&inspect).map(|()| ExitCode::SUCCESS),
+        Command::Completions(completions) => pages::completions(completions.shell).map(|()| ExitCode::SUCCESS),
+        Command::Man(man) => pages::man(man.dir.as_deref()).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -9,6 +9,9 @@ use tempfile::TempDir;
 pub(crate) const EMBEDDED_NOTE: &str =
     "the embedded model knows drawn shapes, printed words and charts only; --model DIR takes a llava-v1.6 checkpoint";
 
+/// What clients call the embedded checkpoint, whose folder has another name each time.
+const EMBEDDED_NAME: &str = "tessera-demo";
+
 macro_rules! embedded {
     ($($name:literal),* $(,)?) => {
         [$(($name, include_bytes!(concat!("../../../shared/demo-model/", $name)).as_slice())),*]
@@ -62,6 +65,14 @@ impl Model {
         match self {
             Self::Given(dir) => dir,
             Self::Embedded(dir) => dir.path(),
+        }
+    }
+
+    /// What clients call it; empty for one that its folder names.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Given(_) => "",
+            Self::Embedded(_) => EMBEDDED_NAME,
         }
     }
 

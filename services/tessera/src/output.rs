@@ -123,8 +123,20 @@ impl Waiting {
         Self { bar, since: Instant::now() }
     }
 
+    /// Waits for something while the spinner turns.
+    pub(crate) async fn during<T>(&self, future: impl Future<Output = T>) -> T {
+        tokio::pin!(future);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut future => return done,
+                () = self.turn() => {}
+            }
+        }
+    }
+
     /// Waits for a moment and turns the spinner.
-    pub(crate) async fn turn(&self) {
+    async fn turn(&self) {
         tokio::time::sleep(PATIENCE / 5).await;
         if self.bar.is_finished() {
             return;

@@ -1,11 +1,10 @@
-//! The flags of `tessera ask` that say how the answer is made.
+//! The flags of `tessera ask` and `tessera chat` that say how an answer is made.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use clap::Args;
-use tessera_api::gateway::{BeamSettings, Settings};
-use tessera_api::language::Constraint;
+use clap::{Args, Command, FromArgMatches};
+use tessera_client::{BeamSettings, Constraint, Settings};
 
 use crate::files;
 
@@ -93,6 +92,25 @@ impl SettingFlags {
         })
     }
 
+    /// Changes one of them as its flag does, by the flag's name without its strokes.
+    ///
+    /// # Errors
+    /// In one line, when there is no such setting or it has no such value.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let command = Self::augment_args(Command::new("set").no_binary_name(true).disable_help_flag(true));
+        let names: Vec<&str> = command.get_arguments().filter_map(|flag| flag.get_long()).collect();
+        if !names.contains(&name) {
+            return Err(format!("there is no setting {name:?}; there are: {}", names.join(", ")));
+        }
+        let matches = command.try_get_matches_from([format!("--{name}={value}")]);
+        let set = matches.and_then(|matches| self.update_from_arg_matches(&matches));
+        set.map_err(|error| {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            line.strip_prefix("error: ").unwrap_or(line).to_owned()
+        })
+    }
+
     fn constraint(&self) -> anyhow::Result<Option<Constraint>> {
         if let Some(schema) = &self.json_schema {
             let text = schema.trim_start().starts_with('{');
@@ -139,6 +157,20 @@ mod tests {
         assert_eq!(settings(&["--choice", "yes", "--choice", "no"]).constraint, Some(choices));
         assert_eq!(settings(&["--regex", "a+"]).constraint, Some(Constraint::Regex("a+".into())));
         assert!(Flags::try_parse_from(["ask", "--regex", "a", "--choice", "b"]).is_err());
+    }
+
+    #[test]
+    fn a_setting_is_changed_as_by_its_flag() {
+        let mut flags = Flags::parse_from(["ask", "--top-k", "7", "--stop", "a"]).settings;
+        flags.set("presence-penalty", "-0.5").unwrap();
+        flags.set("stop", "-- b").unwrap();
+        let set = flags.settings().unwrap();
+        assert_eq!((set.top_k, set.presence_penalty, &set.stop[..]), (Some(7), Some(-0.5), &["-- b".to_owned()][..]));
+        let error = flags.set("top-k", "many").unwrap_err();
+        assert!(error.contains("'many'") && error.lines().count() == 1, "{error}");
+        let error = flags.set("help", "").unwrap_err();
+        assert!(error.contains("there are: max-tokens, "), "{error}");
+        assert_eq!(flags.settings().unwrap(), set, "what was refused changes nothing");
     }
 
     #[test]

@@ -6,11 +6,10 @@ mod show;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use tessera_api::embedding::DeleteRequest;
-use tessera_embedding::Salt;
+use tessera_client::Store;
 
+use crate::access::{self, explained};
 use crate::cli::{AccessFlags, List, Remove, Stat, StoreCommand, Verify, Where};
-use crate::client::{Access, Store};
 use crate::output::Progress;
 use crate::{files, output};
 
@@ -32,14 +31,14 @@ pub(crate) async fn run(command: StoreCommand) -> anyhow::Result<ExitCode> {
 
 /// A store that is open.
 enum Open {
-    Gateway(Box<Store>),
+    Gateway(Store),
     Folder(Folder),
 }
 
 impl Where {
     async fn open(&self, access: &AccessFlags) -> anyhow::Result<Open> {
         match (&self.server, &self.store) {
-            (Some(url), _) => Ok(Open::Gateway(Box::new(Store::new(&Access::to(url, access)?)?))),
+            (Some(url), _) => Ok(Open::Gateway(access::connect(url, access).await?.store())),
             (None, Some(path)) => Ok(Open::Folder(Folder::open(path).await?)),
             (None, None) => bail!("say which store: --server URL or --store FOLDER"),
         }
@@ -48,8 +47,8 @@ impl Where {
 
 async fn run_stat(stat: Stat) -> anyhow::Result<ExitCode> {
     let stored: Vec<Option<About>> = match stat.place.open(&stat.access).await? {
-        Open::Gateway(mut store) => {
-            let statuses = store.stat(&stat.handles).await?.into_iter();
+        Open::Gateway(store) => {
+            let statuses = store.stat(&stat.handles).await.map_err(explained)?.into_iter();
             statuses.map(|status| status.stored.map(About::from)).collect()
         }
         Open::Folder(folder) => folder.stat(&stat.handles).await,
@@ -74,13 +73,11 @@ async fn run_list(list: List) -> anyhow::Result<ExitCode> {
 async fn run_remove(remove: Remove) -> anyhow::Result<ExitCode> {
     let deleted = match remove.place.open(&remove.access).await? {
         // Whose, the gateway knows.
-        Open::Gateway(mut store) if remove.everything => {
-            store.delete(DeleteRequest::Tenant { salt: Salt::default() }).await?
-        }
-        Open::Gateway(mut store) => {
-            let mut deleted = store.delete_keys(&remove.handles).await?;
+        Open::Gateway(store) if remove.everything => store.delete_everything().await.map_err(explained)?,
+        Open::Gateway(store) => {
+            let mut deleted = store.delete(&remove.handles).await.map_err(explained)?;
             for path in &remove.image {
-                deleted += store.delete(DeleteRequest::Image(files::read(path)?.into())).await?;
+                deleted += store.delete_image(files::read(path)?).await.map_err(explained)?;
             }
             deleted
         }

@@ -1,7 +1,9 @@
 //! `tessera up`: the three services in one process.
 
+use tessera_gateway::HttpSettings;
+
 use crate::cli::Up;
-use crate::cluster::{Addresses, Cluster};
+use crate::cluster::{Addresses, Cluster, ClusterSettings};
 use crate::model::{EMBEDDED_NOTE, Model};
 use crate::output;
 
@@ -19,7 +21,11 @@ pub(crate) async fn run(up: Up) -> anyhow::Result<()> {
     let starting = Cluster::start(
         model.dir(),
         &up.machine,
-        up.place.settings(up.store.as_ref()).into(),
+        ClusterSettings {
+            http: HttpSettings { page: true, ..HttpSettings::default() },
+            model_name: model.name().to_owned(),
+            ..up.place.settings(up.store.as_ref()).into()
+        },
         Addresses::from(up.host, up.port),
     );
     let cluster = tokio::select! {
@@ -31,6 +37,7 @@ pub(crate) async fn run(up: Up) -> anyhow::Result<()> {
     let language = language.map(|address| format!("language  http://{address}\n")).unwrap_or_default();
     output::text(&format!(
         "gateway   http://{gateway}\nvision    http://{vision}\n{language}\
+         page      http://{gateway}/ (open it in a browser)\n\
          ask with: tessera ask --server http://{gateway} --image PATH \"…\"\n"
     ))?;
     interrupted.await?;

@@ -1,8 +1,12 @@
 //! The program as a user runs it.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails it by panicking")]
 
+#[path = "program/chat.rs"]
+mod chat;
 #[path = "program/encode.rs"]
 mod encode;
+#[path = "program/pages.rs"]
+mod pages;
 
 use std::process::Stdio;
 

@@ -55,7 +55,12 @@ they were given, a relative one as relative to the current folder: run it again 
 What is in the manifest with a handle is skipped while size and modified time stay; what failed is tried again. The first
 that would be skipped is sent all the same, to find out whether model and store are still those of the manifest.
 
-Exit code: 0 when all images are stored, 1 when some failed, 130 when interrupted.";
+Exit code: 0 when all images are stored, 1 when some failed, 130 when interrupted.
+
+Examples:
+  tessera encode --server http://127.0.0.1:50051 --manifest photos.jsonl photos/
+  tessera encode --store ./features --lease '30 days' 'photos/**/*.jpg'
+  find photos -name '*.png' | tessera encode --server http://127.0.0.1:50051 --json -";
 
 /// Promises have whole seconds.
 fn lease(text: &str) -> Result<Duration, String> {

@@ -76,8 +76,11 @@ impl FromArgMatches for Pictures {
     }
 }
 
-/// What begins as a URL is none of a file.
-fn file_or_url(given: OsString) -> Result<Picture, ImageUrlError> {
+/// A file, or what begins as a URL and must be one.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn file_or_url(given: OsString) -> Result<Picture, ImageUrlError> {
     let is_url = |text: &str| {
         let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
         scheme.is_some_and(|scheme| scheme == "http" || scheme == "https")

@@ -9,6 +9,7 @@ use super::AccessFlags;
 
 /// What to do with a store.
 #[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLES)]
 pub(crate) enum StoreCommand {
     /// Say of handles whether they are stored, and what is stored
     Stat(Stat),
@@ -19,6 +20,11 @@ pub(crate) enum StoreCommand {
     /// Read everything that a folder holds, and remove what is broken
     Verify(Verify),
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  tessera store stat --server http://127.0.0.1:50051 HANDLE
+  tessera store ls --store ./features";
 
 /// Which store.
 #[derive(Debug, Args)]
@@ -34,7 +40,7 @@ pub(crate) struct Where {
 
 /// Say of handles whether they are stored, and what is stored.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code: 0 when all are stored, 1 otherwise.")]
+#[command(after_help = STAT)]
 pub(crate) struct Stat {
     /// Handles of encoded images
     #[arg(required = true, value_name = "HANDLE")]
@@ -48,8 +54,18 @@ pub(crate) struct Stat {
     pub(crate) json: bool,
 }
 
+const STAT: &str = "\
+Exit code: 0 when all are stored, 1 otherwise.
+
+Examples:
+  tessera store stat --server http://127.0.0.1:50051 HANDLE
+  tessera store stat --store ./features --json HANDLE HANDLE";
+
 /// List what a folder holds.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tessera store ls --store ./features\n  tessera store ls --store ./features --json"
+)]
 pub(crate) struct List {
     /// A folder that no service has open
     #[arg(long, value_name = "FOLDER")]
@@ -61,6 +77,7 @@ pub(crate) struct List {
 
 /// Remove encoded images, leased or not.
 #[derive(Debug, Args)]
+#[command(after_help = REMOVE)]
 pub(crate) struct Remove {
     /// Handles of encoded images
     #[arg(value_name = "HANDLE", required_unless_present_any = ["image", "everything"])]
@@ -80,11 +97,23 @@ pub(crate) struct Remove {
     pub(crate) access: AccessFlags,
 }
 
+const REMOVE: &str = "\
+Examples:
+  tessera store rm --server http://127.0.0.1:50051 HANDLE
+  tessera store rm --server http://127.0.0.1:50051 --image photo.jpg
+  tessera store rm --store ./features --everything --yes";
+
 /// Read everything that a folder holds, and remove what is broken.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code: 0 when nothing was broken, 1 otherwise.")]
+#[command(after_help = VERIFY)]
 pub(crate) struct Verify {
     /// A folder that no service has open
     #[arg(long, value_name = "FOLDER")]
     pub(crate) store: PathBuf,
 }
+
+const VERIFY: &str = "\
+Exit code: 0 when nothing was broken, 1 otherwise.
+
+Examples:
+  tessera store verify --store ./features";

@@ -1,16 +1,15 @@
 //! The way of the images: found, read, sent, answered. Everything on it has a bound, so that memory does not grow with
 //! their number.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::{BoxStream, FuturesUnordered};
-use tessera_api::gateway::Encoded;
-use tessera_api::{Error, ErrorKind};
+use futures::stream::FuturesUnordered;
+use tessera_client::{Batch, Client, Encode, Encoded, Error, ErrorKind, MAX_IN_FLIGHT, Store};
 use tessera_rpc::Tasks;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -20,12 +19,12 @@ use super::line::{Failure, ImageFile};
 use super::read::read;
 use super::report::Report;
 use super::search::{self, Found};
-use crate::client::{self, Access, Image, Outcome, Store};
+use crate::access::explained;
 
 /// Files that are known and not yet read: of so many, the bar can say how many there are.
 const FOUND: usize = 1 << 16;
-/// Images from the beginning of reading to the answer, twice what a gateway encodes at once.
-const ON_THE_WAY: usize = 64;
+/// Images from the beginning of reading to the answer.
+const ON_THE_WAY: usize = MAX_IN_FLIGHT;
 /// Their bytes; an image that is larger goes alone.
 const BYTES_ON_THE_WAY: u64 = 256 << 20;
 /// Images in a row that fail because somebody cannot be reached: then all will.
@@ -34,7 +33,7 @@ const UNREACHABLE: usize = ON_THE_WAY;
 /// Where images are encoded, and how.
 #[derive(Debug)]
 pub(super) struct Destination {
-    pub(super) gateway: Access,
+    pub(super) gateway: Client,
     pub(super) lease: Option<Duration>,
     /// It ends with this program: what its store did not take is lost.
     pub(super) ends_with_us: bool,
@@ -53,11 +52,14 @@ pub(super) struct Flow {
     waiting: VecDeque<(ImageFile, Before)>,
     reading: FuturesUnordered<JoinHandle<(Read, Before, u64)>>,
     /// Ends when everything is sent.
-    sender: Option<mpsc::Sender<Image>>,
-    sent: HashMap<u64, Sent>,
-    answers: BoxStream<'static, tessera_api::Result<Outcome>>,
+    sender: Option<mpsc::Sender<(Sent, Encode)>>,
+    answers: Batch<Sent>,
+    lease: Option<Duration>,
+    /// Sent and not answered.
+    on_the_way: usize,
     bytes_on_the_way: u64,
-    next_id: u64,
+    /// An image was sent.
+    began: bool,
     /// An image that the manifest knows was sent.
     probed: bool,
     /// It was found out what encodes the images.
@@ -88,7 +90,7 @@ impl Flow {
     /// Begins to search and to send.
     ///
     /// # Errors
-    /// When the URL is none, or the system gives no thread.
+    /// When the system gives no thread.
     pub(super) fn start(named: Vec<PathBuf>, to: &Destination, report: Report) -> anyhow::Result<Self> {
         let (tell, found) = mpsc::channel(1024);
         search::start(named, tell)?;
@@ -97,16 +99,17 @@ impl Flow {
         Ok(Self {
             report,
             tasks: Tasks::default(),
-            store: Store::new(&to.gateway)?,
+            store: to.gateway.store(),
             must_be_durable: to.ends_with_us,
             found: Some(found),
             waiting: VecDeque::new(),
             reading: FuturesUnordered::new(),
             sender: Some(sender),
-            sent: HashMap::new(),
-            answers: client::encode_batch(&to.gateway, ReceiverStream::new(images), to.lease)?,
+            answers: to.gateway.encode_batch(ReceiverStream::new(images)),
+            lease: to.lease,
+            on_the_way: 0,
             bytes_on_the_way: 0,
-            next_id: 0,
+            began: false,
             probed: false,
             encoder_known: false,
             unreachable: 0,
@@ -132,12 +135,11 @@ impl Flow {
                     }
                 },
                 Some(read) = self.reading.next() => self.send(read?)?,
-                answer = self.answers.next() => match answer.transpose() {
-                    Ok(Some(outcome)) => self.answered(outcome).await?,
-                    Ok(None) if self.sender.is_none() && self.sent.is_empty() => return Ok(()),
-                    Ok(None) => bail!("the gateway broke off; run it again to go on"),
-                    Err(error) if self.next_id == 0 => return Err(error.into()),
-                    Err(error) => return Err(anyhow!("{error}; the gateway is lost, run it again to go on")),
+                answer = self.answers.next() => match answer {
+                    Some(Ok((sent, encoded))) => self.answered(sent, encoded).await?,
+                    None => return Ok(()),
+                    Some(Err(error)) if !self.began => return Err(explained(error).into()),
+                    Some(Err(error)) => return Err(anyhow!("{error}; the gateway is lost, run it again to go on")),
                 },
             }
         }
@@ -164,7 +166,7 @@ impl Flow {
     }
 
     fn begin_reading(&mut self) {
-        while self.reading.len() + self.sent.len() < ON_THE_WAY
+        while self.reading.len() + self.on_the_way < ON_THE_WAY
             && let Some((file, before)) = self.waiting.pop_front()
         {
             let size = file.stamp.size;
@@ -184,19 +186,22 @@ impl Flow {
                 return self.report.failed(failure);
             }
         };
-        let id = self.next_id;
-        self.next_id += 1;
-        self.sent.insert(id, Sent { file, before, size });
+        self.on_the_way += 1;
+        self.began = true;
         let sender = self.sender.as_ref().ok_or_else(|| anyhow!("an image was read after everything was sent"))?;
+        let image = Encode::new(bytes);
+        let image = match self.lease {
+            Some(period) => image.lease(period),
+            None => image,
+        };
         // Where the stream has ended, its answers say why.
-        let _ = sender.try_send(Image { id, bytes });
+        let _ = sender.try_send((Sent { file, before, size }, image));
         Ok(())
     }
 
-    async fn answered(&mut self, Outcome { id, encoded }: Outcome) -> anyhow::Result<()> {
-        let Some(Sent { file, before, size }) = self.sent.remove(&id) else {
-            bail!("the gateway answers for image {id}, which was not sent or was answered");
-        };
+    async fn answered(&mut self, sent: Sent, encoded: Result<Encoded, Error>) -> anyhow::Result<()> {
+        let Sent { file, before, size } = sent;
+        self.on_the_way -= 1;
         self.bytes_on_the_way -= size;
         match encoded {
             Ok(encoded) if self.must_be_durable && !encoded.durable => self.report.failed(Failure::not_kept(file.path)),
