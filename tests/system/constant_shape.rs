@@ -33,7 +33,7 @@ fn framed(name: &str) -> Vec<u8> {
 /// The conversation of a case about pictures that were padded beforehand.
 fn about_framed(family: &str, case: &str) -> GenerateRequest {
     let mut asked = request(case, 0);
-    let parts = asked.messages.iter_mut().flat_map(|message| &mut message.parts);
+    let parts = asked.input.parts_mut();
     let images = parts.filter_map(|part| if let Part::Image(source) = part { Some(source) } else { None });
     for (index, source) in images.enumerate() {
         *source = ImageSource::File(framed(&format!("{family}/{case}_{index}.png")).into());

@@ -1,7 +1,9 @@
 //! What is asked and answered: the cases of the test kit, whole replies, and what the reference says.
 
 use tessera_api::Error;
-use tessera_api::gateway::{Event, Finished, GenerateRequest, ImageSource, Message, Part, Role, Settings, Started};
+use tessera_api::gateway::{
+    Event, Finished, GenerateRequest, ImageSource, Input, Message, Part, Role, Settings, Started,
+};
 use tessera_api::proto::gateway::v1 as proto;
 use tessera_checkpoint::Checkpoint;
 use tessera_testkit::{Golden, conversations, family_dir, picture};
@@ -77,11 +79,15 @@ pub(crate) fn request(case: &str, sequence: usize) -> GenerateRequest {
         Message { role, parts }
     });
     let settings = Settings { max_tokens: Some(16), temperature: Some(0.0), ..Settings::default() };
-    GenerateRequest { request_id: String::new(), messages: messages.collect(), settings }
+    GenerateRequest { request_id: String::new(), input: Input::Conversation(messages.collect()), settings }
 }
 
 /// One question of the user.
 pub(crate) fn question(parts: Vec<Part>) -> GenerateRequest {
-    let messages = vec![Message { role: Role::User, parts }];
-    GenerateRequest { messages, ..request("text_only", 0) }
+    turns(vec![Message { role: Role::User, parts }])
+}
+
+/// A conversation of these turns.
+pub(crate) fn turns(messages: Vec<Message>) -> GenerateRequest {
+    GenerateRequest { input: Input::Conversation(messages), ..request("text_only", 0) }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use tessera_api::gateway::{GenerateRequest, ImageSource, Message, Part, Role, Settings};
+use tessera_api::gateway::{GenerateRequest, ImageSource, Input, Message, Part, Role, Settings};
 use tessera_testkit::{DEMO_MAX_TOKENS, DemoQuestion, demo_model_dir, demo_questions};
 
 use crate::cluster::{Cluster, limited_to};
@@ -60,7 +60,7 @@ fn request(question: &DemoQuestion) -> GenerateRequest {
     parts.push(text(&asked.question));
     messages.push(Message { role: Role::User, parts });
     let settings = Settings { max_tokens: Some(DEMO_MAX_TOKENS), temperature: Some(0.0), ..Settings::default() };
-    GenerateRequest { request_id: String::new(), messages, settings }
+    GenerateRequest { request_id: String::new(), input: Input::Conversation(messages), settings }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tessera_embedding::ImageKey;
 use tessera_testkit::picture;
 
 use crate::cluster::{Cluster, limited};
-use crate::conversation::{question, request};
+use crate::conversation::{question, request, turns};
 
 /// What is asked and how it is refused.
 struct Fault {
@@ -116,11 +116,10 @@ fn image_of(request: &mut proto::GenerateRequest) -> &mut proto::Image {
 fn conversation_faults() -> Vec<Fault> {
     let text = |text: &str| Part::Text(text.into());
     let image = || Part::Image(ImageSource::File(good_picture().into()));
-    let mut shown_by_the_model = question(vec![text("What?")]);
-    let parts = vec![text("This."), image()];
-    shown_by_the_model.messages.push(Message { role: Role::Assistant, parts });
-    let mut silent = question(vec![text("What?")]);
-    silent.messages.push(Message { role: Role::User, parts: Vec::new() });
+    let asked = || Message { role: Role::User, parts: vec![text("What?")] };
+    let shown_by_the_model =
+        turns(vec![asked(), Message { role: Role::Assistant, parts: vec![text("This."), image()] }]);
+    let silent = turns(vec![asked(), Message { role: Role::User, parts: Vec::new() }]);
     let mut long_id = request("text_only", 0);
     long_id.request_id = "a".repeat(129);
     let mut strange_id = request("text_only", 0);

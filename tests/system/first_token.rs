@@ -12,9 +12,9 @@ pub(crate) async fn first_token(channel: Channel, picture: &[u8], question: &str
         gateway::Part::Image(gateway::ImageSource::File(picture.to_vec().into())),
         gateway::Part::Text(question.into()),
     ];
-    let messages = vec![gateway::Message { role: gateway::Role::User, parts }];
+    let input = gateway::Input::Conversation(vec![gateway::Message { role: gateway::Role::User, parts }]);
     let settings = gateway::Settings { max_tokens: Some(1), temperature: Some(0.0), ..Default::default() };
-    let request = gateway::GenerateRequest { request_id: String::new(), messages, settings };
+    let request = gateway::GenerateRequest { request_id: String::new(), input, settings };
     let request = tessera_api::proto::gateway::v1::GenerateRequest::from(request);
 
     let begun = Instant::now();

@@ -19,7 +19,7 @@ fn health_knows_the_server_and_each_service() {
     limited(async {
         let cluster = Cluster::of("mistral").await;
         for (service, names) in [
-            (&cluster.gateway, &["tessera.gateway.v1.Gateway"][..]),
+            (&cluster.gateway, &["tessera.gateway.v1.Gateway", "inference.GRPCInferenceService"][..]),
             (&cluster.vision, &["tessera.vision.v1.VisionWorker", "tessera.embedding.v1.EmbeddingStore"]),
             (&cluster.language, &["tessera.language.v1.LanguageWorker"]),
         ] {
@@ -53,17 +53,23 @@ macro_rules! reflected {
 }
 
 #[test]
-fn reflection_lists_the_services_in_both_versions() {
+fn reflection_lists_in_both_versions_what_a_server_has_and_nothing_else() {
+    let everywhere =
+        ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
     limited(async {
         let cluster = Cluster::of("mistral").await;
-        for (service, name) in [
-            (&cluster.gateway, "tessera.gateway.v1.Gateway"),
-            (&cluster.vision, "tessera.vision.v1.VisionWorker"),
-            (&cluster.language, "tessera.language.v1.LanguageWorker"),
+        let gateway =
+            ["tessera.gateway.v1.Gateway", "tessera.embedding.v1.EmbeddingStore", "inference.GRPCInferenceService"];
+        for (service, names) in [
+            (&cluster.gateway, &gateway[..]),
+            (&cluster.vision, &["tessera.vision.v1.VisionWorker", "tessera.embedding.v1.EmbeddingStore"]),
+            (&cluster.language, &["tessera.language.v1.LanguageWorker"]),
         ] {
-            for listed in [reflected!(v1, service), reflected!(v1alpha, service)] {
-                assert!(listed.iter().any(|one| one == name), "{name} is not in {listed:?}");
-                assert!(listed.iter().any(|one| one == "grpc.health.v1.Health"), "{listed:?}");
+            let mut expected = [names, &everywhere].concat();
+            expected.sort_unstable();
+            for mut listed in [reflected!(v1, service), reflected!(v1alpha, service)] {
+                listed.sort_unstable();
+                assert_eq!(listed, expected);
             }
         }
     });

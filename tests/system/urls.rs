@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::client::assert_reference;
 use crate::cluster::{Cluster, limited};
-use crate::conversation::request;
+use crate::conversation::{question, request};
 
 /// Serves the picture of a case, whatever is asked for.
 async fn serve(file: Bytes) -> SocketAddr {
@@ -48,7 +48,7 @@ fn loopback(address: SocketAddr) -> UrlSettings {
 /// The conversation of a case about a picture at a URL.
 fn about(url: &str) -> GenerateRequest {
     let mut asked = request("one_image", 0);
-    let part = asked.messages[0].parts.iter_mut().find(|part| matches!(part, Part::Image(_))).unwrap();
+    let part = asked.input.parts_mut().find(|part| matches!(part, Part::Image(_))).unwrap();
     *part = Part::Image(ImageSource::Url(url.parse().unwrap()));
     asked
 }
@@ -98,8 +98,8 @@ fn a_fetched_file_counts_as_if_it_had_been_sent() {
         // The file alone is as long as a request may be, and the question has words, too.
         let error = cluster.ask(about(&format!("http://{address}/a.png"))).await.unwrap_err();
         assert_eq!((error.kind, error.reason.as_ref()), (ErrorKind::Invalid, "MESSAGE_TOO_LARGE"));
-        let one = about("https://example.com/a.png").messages.remove(0);
-        let many = GenerateRequest { messages: vec![one; 17], ..request("text_only", 0) };
+        let one = about("https://example.com/a.png").input.parts().next().cloned();
+        let many = question(vec![one.unwrap(); 17]);
         let error = cluster.ask(many).await.unwrap_err();
         assert_eq!(error.reason, "TOO_MANY_IMAGES", "before anything is fetched");
     });

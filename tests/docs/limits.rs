@@ -1,8 +1,6 @@
 //! The page of limits tells what the services' defaults are, and leaves none of their bounds out.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,39 +8,22 @@ use serde_json::Value;
 use tessera_api::{embedding, gateway, language};
 use tessera_config::ByteSize;
 
-/// What the page says of a setting that has no value unless somebody gives it one.
-const NOT_SET: &str = "not set";
+use crate::defaults::{self, NOT_SET};
+use crate::pages::{self, rows};
+
 /// Settings without a value that bound nothing: an address.
 const NO_BOUNDS: [&str; 1] = ["server.health_listen"];
 
-/// The rows under a heading: first cell, second cell, third cell. Code marks are left out of the first two.
-fn rows(page: &str, heading: &str) -> Vec<[String; 3]> {
-    let section = page.split("\n## ").find_map(|section| section.strip_prefix(heading)?.strip_prefix('\n'));
-    let section = section.unwrap_or_else(|| panic!("there is no section {heading}"));
-    let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
-    rows.skip(1)
-        .map(|row| {
-            let cells: Vec<&str> = row.splitn(3, " | ").collect();
-            let [first, second, third] = cells[..] else { panic!("not three cells: {row}") };
-            [first.trim_matches('`').to_owned(), second.trim_matches('`').to_owned(), third.to_owned()]
-        })
-        .collect()
-}
-
 /// The bounds among settings: every number, size and time, and what is not set.
-fn bounds(key: &str, value: &Value, found: &mut BTreeMap<String, String>) {
-    match value {
-        Value::Object(map) => {
-            for (name, value) in map {
-                bounds(&if key.is_empty() { name.clone() } else { format!("{key}.{name}") }, value, found);
-            }
-        }
-        Value::Number(number) => drop(found.insert(key.to_owned(), number.to_string())),
-        Value::Null if NO_BOUNDS.contains(&key) => {}
-        Value::Null => drop(found.insert(key.to_owned(), NOT_SET.to_owned())),
-        Value::String(text) if is_bound(text) => drop(found.insert(key.to_owned(), text.clone())),
-        Value::String(_) | Value::Bool(_) | Value::Array(_) => {}
-    }
+fn bounds(settings: &impl Serialize) -> BTreeMap<String, String> {
+    let said = |(key, value): (String, Value)| match value {
+        Value::Number(number) => Some((key, number.to_string())),
+        Value::Null if NO_BOUNDS.contains(&key.as_str()) => None,
+        Value::Null => Some((key, NOT_SET.to_owned())),
+        Value::String(text) if is_bound(&text) => Some((key, text)),
+        Value::String(_) | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    };
+    defaults::flat(settings).into_iter().filter_map(said).collect()
 }
 
 fn is_bound(text: &str) -> bool {
@@ -56,11 +37,10 @@ fn is_bound(text: &str) -> bool {
 
 /// What the page says wrong of a service.
 fn problems(page: &str, heading: &str, settings: &impl Serialize) -> Vec<String> {
-    let mut missing = BTreeMap::new();
-    bounds("", &serde_json::to_value(settings).unwrap(), &mut missing);
+    let mut missing = bounds(settings);
     assert!(missing.len() > 4, "{heading}: {missing:?}");
     let mut wrong = Vec::new();
-    for [key, default, beyond] in rows(page, heading) {
+    for [key, default, beyond] in rows::<3>(page, heading) {
         match missing.remove(&key) {
             None => wrong.push(format!("{heading}: `{key}` is no bound of its settings, or stands there twice")),
             Some(real) if real != default => wrong.push(format!("{heading}: `{key}` is `{real}`, not `{default}`")),
@@ -74,13 +54,12 @@ fn problems(page: &str, heading: &str, settings: &impl Serialize) -> Vec<String>
 
 #[test]
 fn every_limit_is_on_the_page_with_its_default() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/limits.md");
-    let page = fs::read_to_string(page).unwrap();
+    let page = pages::read("deploy/limits.md");
     let mut wrong = problems(&page, "Gateway", &tessera_gateway::Settings::default());
     wrong.extend(problems(&page, "Tenant", &tessera_gateway::TenantSettings::default()));
     wrong.extend(problems(&page, "Vision worker", &tessera_vision::Settings::default()));
     wrong.extend(problems(&page, "Language worker", &tessera_language::Settings::default()));
-    let fixed = rows(&page, "Fixed");
+    let fixed = rows::<3>(&page, "Fixed");
     for (bound, value) in [
         ("bytes of a URL", gateway::MAX_URL_BYTES),
         ("bytes of an id in a batch", gateway::MAX_ID_BYTES),
