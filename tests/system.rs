@@ -33,8 +33,6 @@ mod health;
 mod language_faults;
 #[path = "system/lifecycle.rs"]
 mod lifecycle;
-#[path = "system/limits.rs"]
-mod limits;
 #[cfg(target_os = "linux")]
 #[path = "system/memory.rs"]
 mod memory;

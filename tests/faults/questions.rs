@@ -35,7 +35,7 @@ impl Question {
     pub(crate) fn request(&self, pictures: &[Picture]) -> GenerateRequest {
         let mut request = GenerateRequest { settings: self.settings.clone(), ..request(self.case, 0) };
         let mut pictures = pictures.iter();
-        for part in request.messages.iter_mut().flat_map(|message| &mut message.parts) {
+        for part in request.input.parts_mut() {
             if let Part::Image(source) = part {
                 *source = match pictures.next().expect("there is one for each") {
                     Picture::File(file) => ImageSource::File(file.clone()),

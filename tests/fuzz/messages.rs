@@ -141,11 +141,11 @@ prop_compose! {
 prop_compose! {
     fn conversation()(
         messages in prop::collection::vec((-1..5_i32, prop::collection::vec(part(), 0..4)), 0..4),
-        settings in prop::option::of(settings()),
+        settings in prop::option::of(settings()), prompt in prop::collection::vec(part(), 0..2),
         request_id: String,
     ) -> gateway::GenerateRequest {
         let messages = messages.into_iter().map(|(role, parts)| gateway::Message { role, parts });
-        gateway::GenerateRequest { messages: messages.collect(), settings, request_id }
+        gateway::GenerateRequest { messages: messages.collect(), settings, request_id, prompt }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::files::root;
 const SERVICES: [&str; 3] = ["tessera-gateway", "tessera-vision", "tessera-language"];
 
 /// Ours, from left to right: a crate may depend only on those in front of it.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "tessera-anyres",
     "tessera-tensor",
     "tessera-kernels",
@@ -26,6 +26,7 @@ const ORDER: [&str; 18] = [
     "tessera-api",
     "tessera-model",
     "tessera-rpc",
+    "tessera-client",
     "tessera-gateway",
     "tessera-vision",
     "tessera-language",

@@ -36,6 +36,8 @@ pub(crate) struct Lengths {
 /// What bounds the length of an answer besides the request and the checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
+    /// Where the prompt stands in the request.
+    pub(crate) field: &'static str,
     /// New tokens at most when nobody says.
     pub(crate) default: usize,
     /// Tokens of the prompt.
@@ -189,7 +191,7 @@ fn check_together(settings: &Settings, generation: &Generation) -> Result<()> {
 /// # Errors
 /// `Invalid`, with the numbers, when the prompt leaves no room, or less than the request wants at least.
 pub(crate) fn lengths(settings: &Settings, checkpoint: &GenerationDefaults, room: Room) -> Result<Lengths> {
-    let Room { default, prompt, context } = room;
+    let Room { field, default, prompt, context } = room;
     let left = context.saturating_sub(prompt);
     let wanted = match (settings.max_tokens, checkpoint.max_new_tokens, checkpoint.max_length) {
         (Some(max), ..) => max as usize,
@@ -199,7 +201,7 @@ pub(crate) fn lengths(settings: &Settings, checkpoint: &GenerationDefaults, room
     };
     let max = NonZeroUsize::new(wanted.min(left)).ok_or_else(|| {
         let message = format!("the prompt has {prompt} tokens, the context of {context} leaves no room for an answer");
-        Error::field("PROMPT_TOO_LONG", "messages", message).with("prompt_tokens", prompt).with("context", context)
+        Error::field("PROMPT_TOO_LONG", field, message).with("prompt_tokens", prompt).with("context", context)
     })?;
     if let Some(min) = settings.min_tokens.map(|min| min as usize) {
         if min > max.get() {

@@ -1,14 +1,14 @@
-//! From a conversation to what the pools need: keys and plans of the images, the prompt, generation settings.
+//! From a conversation or a prompt to what the pools need: keys and plans of the images, the prompt, generation settings.
 
 use bytes::Bytes;
-use tessera_anyres::{Geometry, Plan, Shape};
+use tessera_anyres::{Geometry, ImageSize, Padding, Plan, Shape};
 use tessera_api::embedding::KeyStatus;
-use tessera_api::gateway::{self, GenerateRequest, ImagePlan, ImageSource};
+use tessera_api::gateway::{self, GenerateRequest, ImagePlan, ImageSource, Input, Place};
 use tessera_api::vision::EncodeRequest;
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_checkpoint::{Checkpoint, GenerationDefaults};
 use tessera_embedding::{EncoderFingerprint, ImageKey};
-use tessera_image::ImageSettings;
+use tessera_image::{Format, ImageSettings, Probe};
 use tessera_prompt::{Message, Part, Prompt, PromptError, Prompter, Role};
 
 use crate::admission::Cost;
@@ -60,6 +60,23 @@ pub(crate) struct PreparedImage {
     pub(crate) request: Option<EncodeRequest>,
 }
 
+/// An image of which only the header was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Inspected {
+    pub(crate) format: Format,
+    /// Its size, as it is decoded.
+    pub(crate) size: ImageSize,
+    /// The orientation that it names is followed.
+    pub(crate) is_upright: bool,
+    /// Side of a tile in pixels.
+    pub(crate) tile: u32,
+    /// How it, or the constant shape that it is given, would be cut.
+    pub(crate) plan: Plan,
+    /// Its own size in the grid, and the border around it.
+    pub(crate) resized: ImageSize,
+    pub(crate) padding: Padding,
+}
+
 impl Prepared {
     /// What it takes of the pools at most.
     pub(crate) fn cost(&self) -> Cost {
@@ -90,13 +107,13 @@ impl Preparer {
     ///
     /// # Errors
     /// `Invalid` for more images than may be.
-    pub(crate) fn check(&self, request: &GenerateRequest) -> Result<()> {
-        let parts = request.messages.iter().flat_map(|message| &message.parts);
-        let (found, limit) = (parts.filter(|part| matches!(part, gateway::Part::Image(_))).count(), self.limits.images);
+    pub(crate) fn check(&self, input: &Input) -> Result<()> {
+        let images = input.parts().filter(|part| matches!(part, gateway::Part::Image(_)));
+        let (found, limit) = (images.count(), self.limits.images);
         if found <= limit {
             return Ok(());
         }
-        let error = Error::field("TOO_MANY_IMAGES", "messages", format!("{found} images, the limit is {limit}"));
+        let error = Error::field("TOO_MANY_IMAGES", input.field(), format!("{found} images, the limit is {limit}"));
         Err(error.with("images", found).with("limit", limit))
     }
 
@@ -105,9 +122,23 @@ impl Preparer {
     /// # Errors
     /// `Invalid`, with the path of the field that is at fault; `NotFound` for a handle of which nothing is stored.
     pub(crate) fn prepare(&self, tenant: &Tenant, request: GenerateRequest, pools: &Pools) -> Result<Prepared> {
-        let GenerateRequest { messages, settings, .. } = request;
+        let GenerateRequest { input, settings, .. } = request;
         let generation = defaults::generation(&settings, &self.generation)?;
-        let (messages, sources) = split(messages);
+        let field = input.field();
+        let (prompt, images) = self.prompt(tenant, input, pools)?;
+        let room =
+            Room { field, default: self.limits.default_max_tokens, prompt: prompt.ids.len(), context: pools.context };
+        let lengths = defaults::lengths(&settings, &self.generation, room)?;
+        Ok(Prepared { prompt, images, generation, lengths, settings })
+    }
+
+    /// Makes the prompt of an input, with its images.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub(crate) fn prompt(&self, tenant: &Tenant, input: Input, pools: &Pools) -> Result<(Prompt, Vec<PreparedImage>)> {
+        let field = input.field();
+        let (sources, text) = split(input);
         let images = match &pools.fingerprint {
             Some(encoder) => sources
                 .into_iter()
@@ -125,13 +156,36 @@ impl Preparer {
         };
         let images: Vec<PreparedImage> = images?;
         let counts: Vec<usize> = images.iter().map(|image| image.plan.image_tokens()).collect();
-        let prompt = self
-            .prompter
-            .prompt(&messages, &counts)
-            .map_err(|error| Error::field(error.reason(), "messages", with_causes(&error)))?;
-        let room = Room { default: self.limits.default_max_tokens, prompt: prompt.ids.len(), context: pools.context };
-        let lengths = defaults::lengths(&settings, &self.generation, room)?;
-        Ok(Prepared { prompt, images, generation, lengths, settings })
+        let prompt = match text {
+            Text::Conversation(messages) => self.prompter.prompt(&messages, &counts),
+            Text::Prompt(parts) => self.prompter.plain(&parts, &counts),
+        };
+        let prompt = prompt.map_err(|error| Error::field(error.reason(), field, with_causes(&error)))?;
+        Ok((prompt, images))
+    }
+
+    /// Reads the header of an image file: how it would be cut, and where it would lie in its grid.
+    ///
+    /// # Errors
+    /// `Invalid` for what is no image that can be used.
+    pub(crate) fn inspect(&self, tenant: &Tenant, field: &str, file: &[u8]) -> Result<Inspected> {
+        let probe = self.probe(field, file)?;
+        let size = probe.size_for(self.image.source);
+        let plan = self.geometry.plan_of(size, tenant.shape);
+        let (resized, padding) = match tenant.shape {
+            Shape::Own => (plan.resized, plan.padding),
+            Shape::Constant => {
+                let frame = self.geometry.frame(size);
+                (frame.resized, frame.padding)
+            }
+        };
+        let (format, is_upright) = (probe.format, probe.is_upright_for(self.image.source));
+        Ok(Inspected { format, size, is_upright, tile: self.geometry.tile(), plan, resized, padding })
+    }
+
+    fn probe(&self, field: &str, file: &[u8]) -> Result<Probe> {
+        tessera_image::probe(file, &self.image.limits())
+            .map_err(|error| Error::field(error.reason(), field, error.to_string()))
     }
 
     /// Reads the header of an image file and computes its key.
@@ -145,8 +199,7 @@ impl Preparer {
         file: Bytes,
         encoder: &EncoderFingerprint,
     ) -> Result<(EncodeRequest, Plan)> {
-        let probe = tessera_image::probe(&file, &self.image.limits())
-            .map_err(|error| Error::field(error.reason(), field, error.to_string()))?;
+        let probe = self.probe(field, &file)?;
         let (salt, shape) = (tenant.salt.clone(), tenant.shape);
         let plan = self.geometry.plan_of(probe.size_for(self.image.source), shape);
         let key = ImageKey::of_shape(shape, &salt, encoder, &file);
@@ -195,25 +248,40 @@ pub(crate) fn image_plan(key: ImageKey, plan: &Plan) -> ImagePlan {
     }
 }
 
-/// Takes the images out of the messages, each with its path.
-fn split(messages: Vec<gateway::Message>) -> (Vec<Message>, Vec<(String, ImageSource)>) {
+/// What is left of an input without its images.
+enum Text {
+    Conversation(Vec<Message>),
+    Prompt(Vec<Part>),
+}
+
+/// Takes the images out of an input, each with its path.
+fn split(input: Input) -> (Vec<(String, ImageSource)>, Text) {
     let mut sources = Vec::new();
-    let messages = messages.into_iter().enumerate().map(|(index, message)| {
-        let role = match message.role {
-            gateway::Role::System => Role::System,
-            gateway::Role::User => Role::User,
-            gateway::Role::Assistant => Role::Assistant,
-        };
-        let content = message.parts.into_iter().enumerate().map(|(part_index, part)| match part {
-            gateway::Part::Text(text) => Part::Text(text),
-            gateway::Part::Image(source) => {
-                sources.push((format!("messages[{index}].parts[{part_index}].image"), source));
-                Part::Image
-            }
-        });
-        Message { role, content: content.collect() }
-    });
-    (messages.collect(), sources)
+    let mut part = |place: Place, part| match part {
+        gateway::Part::Text(text) => Part::Text(text),
+        gateway::Part::Image(source) => {
+            sources.push((format!("{place}.image"), source));
+            Part::Image
+        }
+    };
+    let mut parts = |message, parts: Vec<gateway::Part>| {
+        parts.into_iter().enumerate().map(|(index, content)| part(Place { message, part: index }, content)).collect()
+    };
+    let text = match input {
+        Input::Conversation(messages) => {
+            let message = |(index, message): (usize, gateway::Message)| {
+                let role = match message.role {
+                    gateway::Role::System => Role::System,
+                    gateway::Role::User => Role::User,
+                    gateway::Role::Assistant => Role::Assistant,
+                };
+                Message { role, content: parts(Some(index), message.parts) }
+            };
+            Text::Conversation(messages.into_iter().enumerate().map(message).collect())
+        }
+        Input::Prompt(prompt) => Text::Prompt(parts(None, prompt)),
+    };
+    (sources, text)
 }
 
 /// An error with the errors that it came from, in one line.

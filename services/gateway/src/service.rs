@@ -8,7 +8,10 @@ use tessera_rpc::{ClientTls, FileError, Server, ServerError, ServerTls, Service,
 
 use crate::admission::Admission;
 use crate::encode::Encodes;
+use crate::front::{Front, Served};
 use crate::grpc::{Handler, store};
+use crate::http;
+use crate::inference;
 use crate::prepare::Preparer;
 use crate::settings::Settings;
 use crate::tenant::Tenants;
@@ -57,13 +60,17 @@ pub async fn build(settings: Settings) -> Result<Service, BuildError> {
     let (tls, upstream_tls) =
         (ServerTls::start(&settings.tls, &tasks)?, ClientTls::start(&settings.upstream_tls, &tasks)?);
     let image_token_id = checkpoint.model.image_token_id;
-    let (handler, store) = assemble(&settings, Arc::new(preparer), image_token_id, upstream_tls, &tasks)?;
-    let server = Server::new(settings.server)?.secure(tls).with(handler.into_service()).with(store.into_service());
+    let front = Arc::new(assemble(&settings, Arc::new(preparer), image_token_id, upstream_tls, &tasks)?);
+    let server = Server::new(settings.server).secure(tls);
+    let server =
+        server.with(Handler(Arc::clone(&front)).into_service()).with(store::Handler::of(&front).into_service());
+    let server = server.with(inference::Handler::new(&front).into_service());
+    let server = server.with_http(http::routes(&front, &settings.http));
     tracing::info!(vision = ?settings.vision, language = ?settings.language, "gateway is ready");
     Ok(Service::new(server, tasks, None))
 }
 
-/// Makes the services in front of the pools of these settings, and starts to observe these. `image_token_id` is that of
+/// Makes what stands in front of the pools of these settings, and starts to observe these. `image_token_id` is that of
 /// the gateway's own checkpoint.
 ///
 /// # Errors
@@ -74,7 +81,7 @@ pub(crate) fn assemble(
     image_token_id: u32,
     tls: ClientTls,
     tasks: &Tasks,
-) -> Result<(Handler, store::Handler), BuildError> {
+) -> Result<Front, BuildError> {
     let tenants = Arc::new(Tenants::start(settings, tasks)?);
     let upstream = Arc::new(Upstream::start(settings, image_token_id, tls, tasks)?);
     let pools = Arc::clone(&upstream);
@@ -87,20 +94,15 @@ pub(crate) fn assemble(
         time: settings.limits.time,
         tasks: tasks.clone(),
     };
-    let store = store::Handler {
-        encodes: encodes.clone(),
-        tenants: Arc::clone(&tenants),
-        max_bytes: settings.limits.request.as_usize(),
-    };
-    let handler = Handler {
+    Ok(Front {
         tenants,
         preparer,
         upstream,
         encodes,
         urls: Fetcher::start(&settings.urls)?.map(Arc::new),
         admission,
+        served: Served::of(settings),
         limits: settings.limits.clone(),
         tasks: tasks.clone(),
-    };
-    Ok((handler, store))
+    })
 }

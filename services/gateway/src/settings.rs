@@ -11,6 +11,7 @@ use tessera_rpc::{ServerSettings, TlsSettings, UpstreamTlsSettings};
 use tessera_telemetry::LogSettings;
 
 use crate::auth::AuthSettings;
+use crate::http::HttpSettings;
 use crate::tenant::NamedTenants;
 use crate::upstream::Entry;
 use crate::upstream::settings::{DiscoverySettings, EncodeSettings, HealthSettings, RetrySettings};
@@ -24,6 +25,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Folder of the checkpoint: tokenizer, chat template and configuration; no weights are read.
     pub model: PathBuf,
+    /// What clients call the model. Empty: as its folder is called.
+    pub model_name: String,
     /// Vision workers: `http://HOST:PORT` or `https://HOST:PORT`, or `dns://NAME:PORT`, `srv://_SERVICE._tcp.NAME` (with
     /// `dns+tls` and `srv+tls` for those that speak TLS) or `file:///PATH`, which are looked up again and again. Language
     /// workers must be able to reach them as well, under the same URLs: they pull features.
@@ -46,6 +49,8 @@ pub struct Settings {
     pub tenants: NamedTenants,
     /// Images that requests name by URL.
     pub urls: UrlSettings,
+    /// What is served over HTTP, at the same address.
+    pub http: HttpSettings,
     /// Bounds of requests.
     pub limits: LimitSettings,
     /// Bounds of the server.
@@ -83,6 +88,8 @@ pub struct LimitSettings {
     pub time: Duration,
     /// Images of one batch that are encoded at once.
     pub batch: usize,
+    /// Requests of one stream of the Open Inference Protocol that are answered at once; of more none is read.
+    pub stream: usize,
     /// How often an answer goes on on another language worker after one was lost. 0: it fails with the first.
     pub continuations: usize,
     /// New tokens at most when neither request nor checkpoint says.
@@ -94,6 +101,7 @@ impl Default for Settings {
         Self {
             listen: ([127, 0, 0, 1], 50051).into(),
             model: PathBuf::new(),
+            model_name: String::new(),
             vision: vec!["http://127.0.0.1:50052".into()],
             language: vec!["http://127.0.0.1:50053".into()],
             discovery: DiscoverySettings::default(),
@@ -104,6 +112,7 @@ impl Default for Settings {
             tenant_salt: Secret::default(),
             tenants: NamedTenants::new(),
             urls: UrlSettings::default(),
+            http: HttpSettings::default(),
             limits: LimitSettings::default(),
             server: ServerSettings::default(),
             tls: TlsSettings::default(),
@@ -125,6 +134,7 @@ impl Default for LimitSettings {
             overcommit: 2.0,
             time: Duration::from_secs(600),
             batch: 32,
+            stream: 32,
             continuations: 8,
             default_max_tokens: 256,
         }
@@ -135,6 +145,9 @@ impl Validate for Settings {
     fn validate(&self, problems: &mut Problems) {
         if self.model.as_os_str().is_empty() {
             problems.add("model", "must name the folder of a checkpoint");
+        }
+        if self.model_name.chars().any(char::is_control) {
+            problems.add("model_name", "must be a name without control characters, such as llava-v1.6-mistral-7b");
         }
         for (key, entries) in [("vision", &self.vision), ("language", &self.language)] {
             if entries.is_empty() {
@@ -158,6 +171,7 @@ impl Validate for Settings {
             ("limits.requests", self.limits.requests > 0),
             ("limits.waiting", self.limits.waiting > 0),
             ("limits.batch", self.limits.batch > 0),
+            ("limits.stream", self.limits.stream > 0),
             ("limits.default_max_tokens", self.limits.default_max_tokens > 0),
         ];
         for (key, _) in positive.iter().filter(|(_, fine)| !fine) {

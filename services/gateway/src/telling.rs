@@ -102,8 +102,8 @@ impl<'a> Telling<'a> {
                 self.tell_tokens(sample, token_ids, logprobs, timings).await
             }
             language::Event::Finished(end) => {
-                let language::Timings { queue, prefill, decode, .. } = end.timings;
-                let timings = Timings { queue, prefill, decode, ..timings };
+                let language::Timings { queue, features: transfer, prefill, decode } = end.timings;
+                let timings = Timings { queue, transfer, prefill, decode, ..timings };
                 self.tell_end(end.sample, end.reason, Some(end.reused_positions), timings).await
             }
         }

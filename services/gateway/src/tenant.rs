@@ -115,7 +115,7 @@ impl Tenants {
     ///
     /// # Errors
     /// `Unauthenticated` when nobody knows, `Denied` when only those may ask who are named.
-    fn find(&self, metadata: &MetadataMap) -> Result<Arc<Tenant>> {
+    pub(crate) fn find(&self, metadata: &MetadataMap) -> Result<Arc<Tenant>> {
         let Some(auth) = &self.auth else { return Ok(Arc::clone(&self.everybody)) };
         let name = auth.tenant(metadata)?;
         if let Some(tenant) = self.named.get(&name) {

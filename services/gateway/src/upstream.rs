@@ -3,7 +3,7 @@
 //! `discovery` says which workers are listed, `pool` observes them (`wire` asks, `health` decides how long one is left
 //! out), `vision` and `language` give out the work (`rendezvous`, `places`, `balance`, `prefix`), and make a call again
 //! where that helps (`retry`, `hedge`); `store` looks for what is stored, `fetch` reads it. `room` says how much the pools can take
-//! (`capacity`).
+//! (`capacity`), `snapshot` how they are.
 
 mod balance;
 mod capacity;
@@ -22,6 +22,7 @@ mod rendezvous;
 mod retry;
 mod room;
 pub(crate) mod settings;
+pub(crate) mod snapshot;
 mod store;
 mod vision;
 mod wire;

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use futures::future::try_join_all;
 use rustls::ClientConfig;
-use tessera_api::gateway::{GenerateRequest, ImageSource, ImageUrl, Part};
+use tessera_api::gateway::{ImageSource, ImageUrl, Input, Part};
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_rpc::Deadline;
 use tokio::sync::Semaphore;
@@ -74,19 +74,15 @@ impl<R: Resolve> Fetcher<R> {
         Ok(Self { settings, tls, resolver, at_once })
     }
 
-    /// Puts the files in the place of the URLs of a request, which may have `most` bytes with them.
+    /// Puts the files in the place of the URLs of an input, which may have `most` bytes with them.
     ///
     /// # Errors
     /// Names the field of a URL that may not be fetched, or whose file could not be.
-    pub(crate) async fn fetch(&self, request: &mut GenerateRequest, most: u64, deadline: Deadline) -> Result<()> {
-        let request_room = AtomicU64::new(most.saturating_sub(bytes_of(request)));
-        let sources = request.messages.iter_mut().enumerate().flat_map(|(message, turn)| {
-            turn.parts.iter_mut().enumerate().map(move |(part, content)| (message, part, content))
-        });
-        let fetches = sources.filter_map(|(message, part, content)| match content {
+    pub(crate) async fn fetch(&self, input: &mut Input, most: u64, deadline: Deadline) -> Result<()> {
+        let request_room = AtomicU64::new(most.saturating_sub(bytes_of(input)));
+        let fetches = input.places_mut().filter_map(|(place, part)| match part {
             Part::Image(source @ ImageSource::Url(_)) => {
-                let field = format!("messages[{message}].parts[{part}].image.url");
-                Some(self.replace(source, field, &request_room, deadline))
+                Some(self.replace(source, format!("{place}.image.url"), &request_room, deadline))
             }
             _ => None,
         });
@@ -232,15 +228,14 @@ pub(crate) fn disabled(field: &str) -> Error {
     Error::new(ErrorKind::Precondition, "URLS_DISABLED", message).with("field", field)
 }
 
-/// The bytes of texts and files that a request has before anything is fetched.
-fn bytes_of(request: &GenerateRequest) -> u64 {
-    let parts = request.messages.iter().flat_map(|message| &message.parts);
+/// The bytes of texts and files that an input has before anything is fetched.
+fn bytes_of(input: &Input) -> u64 {
     let length = |part: &Part| match part {
         Part::Text(text) => text.len(),
         Part::Image(ImageSource::File(file)) => file.len(),
         Part::Image(ImageSource::Stored(_) | ImageSource::Url(_)) => 0,
     };
-    parts.map(|part| length(part) as u64).sum()
+    input.parts().map(|part| length(part) as u64).sum()
 }
 
 /// Takes so much of what is left, if it is there.

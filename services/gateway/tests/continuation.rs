@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tessera_api::gateway::{
-    BeamSettings, Event, FinishReason, Finished, GenerateRequest, Logprobs, Message, Part, Role, Settings,
+    BeamSettings, Event, FinishReason, Finished, GenerateRequest, Input, Logprobs, Message, Part, Role, Settings,
 };
 use tessera_api::proto::gateway::v1 as proto;
 use tessera_api::proto::gateway::v1::gateway_client::GatewayClient;
@@ -83,7 +83,8 @@ impl Bench {
     /// Asks, and puts together what comes to the end, or to the error.
     async fn ask_within(&self, settings: &Settings, time: Option<Duration>) -> (Told, Vec<Finished>, Option<Error>) {
         let message = Message { role: Role::User, parts: vec![Part::Text("What is shown?".into())] };
-        let asked = GenerateRequest { request_id: "a".into(), messages: vec![message], settings: settings.clone() };
+        let input = Input::Conversation(vec![message]);
+        let asked = GenerateRequest { request_id: "a".into(), input, settings: settings.clone() };
         let mut asked = Request::new(proto::GenerateRequest::from(asked));
         time.into_iter().for_each(|time| asked.set_timeout(time));
         let (mut told, mut ends) = (Told::default(), Vec::new());

@@ -104,6 +104,8 @@ impl EmbeddingStore for Fake {
 
 #[tonic::async_trait]
 impl VisionWorker for Fake {
+    type LoadStream = Pin<Box<dyn Stream<Item = Result<vision::LoadResponse, Status>> + Send>>;
+
     async fn encode(&self, _: Request<vision::EncodeRequest>) -> Answer<vision::EncodeResponse> {
         unasked()
     }
@@ -111,6 +113,10 @@ impl VisionWorker for Fake {
     async fn describe(&self, _: Request<vision::DescribeRequest>) -> Answer<vision::DescribeResponse> {
         let encoder_fingerprint = vec![1; 32].into();
         Ok(Response::new(vision::DescribeResponse { encoder_fingerprint, version: "0".into(), busy_microseconds: 0 }))
+    }
+
+    async fn load(&self, _: Request<vision::LoadRequest>) -> Answer<Self::LoadStream> {
+        unasked()
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use futures::{FutureExt, Stream, StreamExt, stream};
-use tessera_api::gateway::{GenerateRequest, Message, Part, Role, Settings};
+use tessera_api::gateway::{GenerateRequest, Input, Message, Part, Role, Settings};
 use tessera_api::language::{Description, Load};
 use tessera_api::proto::gateway::v1 as gateway_proto;
 use tessera_api::proto::gateway::v1::gateway_client::GatewayClient;
@@ -127,7 +127,7 @@ impl Bench {
     async fn ask(&self, time: Duration) -> Result<Events, Error> {
         let message = Message { role: Role::User, parts: vec![Part::Text("What is shown?".into())] };
         let settings = Settings { max_tokens: Some(8), ..Settings::default() };
-        let asked = GenerateRequest { request_id: String::new(), messages: vec![message], settings };
+        let asked = GenerateRequest { request_id: String::new(), input: Input::Conversation(vec![message]), settings };
         let mut asked = Request::new(gateway_proto::GenerateRequest::from(asked));
         asked.set_timeout(time);
         Ok(self.client.clone().generate(asked).await?.into_inner())

@@ -3,7 +3,6 @@
 pub(crate) mod store;
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use tessera_api::language::{Description, GenerateRequest};
@@ -11,7 +10,6 @@ use tessera_api::proto::language::v1 as proto;
 use tessera_api::proto::language::v1::language_worker_server::{LanguageWorker, LanguageWorkerServer};
 use tessera_api::{Error, ErrorKind};
 use tessera_rpc::Deadline;
-use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::IntervalStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -23,10 +21,6 @@ use crate::features::Features;
 
 /// Largest request: a prompt of a million tokens and its images.
 const MAX_REQUEST_BYTES: usize = 8 << 20;
-/// Time between two load reports, unless the caller says another; and what callers may say.
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
-const LEAST_INTERVAL: Duration = Duration::from_millis(20);
-const MOST_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// What the service answers with.
 #[derive(Debug)]
@@ -84,12 +78,7 @@ impl LanguageWorker for Handler {
     }
 
     async fn load(&self, request: Request<proto::LoadRequest>) -> Result<Response<Self::LoadStream>, Status> {
-        let interval = match request.into_inner().interval_milliseconds {
-            0 => DEFAULT_INTERVAL,
-            milliseconds => Duration::from_millis(milliseconds).clamp(LEAST_INTERVAL, MOST_INTERVAL),
-        };
-        let mut ticks = tokio::time::interval(interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ticks = tessera_rpc::report_interval(request.into_inner().interval_milliseconds);
         let mut meter = self.engine.meter();
         let reports = IntervalStream::new(ticks).map(move |_| Ok(meter.read().into()));
         Ok(Response::new(reports.take_until(self.draining.clone().cancelled_owned()).boxed()))

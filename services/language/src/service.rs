@@ -93,7 +93,7 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
     tasks.spawn(hand_over(handle.hand_over(), finish, tasks.draining().clone(), tasks.stop().clone()));
     let forms = Forms::new(grammars, tasks.clone());
     let handler = Handler { engine: handle, features, forms, description, draining: tasks.draining().clone() };
-    let server = Server::new(settings.server)?.secure(tls).with(handler.into_service());
+    let server = Server::new(settings.server).secure(tls).with(handler.into_service());
     let model = settings.model.display();
     tracing::info!(blocks = limits.blocks, device, %compute, %model, "language worker is ready");
     Ok(Service::new(server, tasks, Some(engine)))

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tessera_anyres::{Geometry, Plan, Shape};
-use tessera_api::vision::{EncodeRequest, EncodeTimings, Encoded};
+use tessera_api::vision::{EncodeRequest, EncodeTimings, Encoded, Load, Room};
 use tessera_api::{Error, ErrorKind, Result};
 use tessera_embedding::{Artifact, EncoderFingerprint, ImageKey, Origin, Provenance, TenantId};
 use tessera_image::{ImageError, ImageSettings, Preprocessor};
 use tessera_rpc::{Deadline, Tasks};
-use tessera_store::{Begin, Kept, Lead, Store};
+use tessera_store::{Begin, Kept, Lead, Store, TierFigures};
 use tessera_tensor::HostTensor;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
@@ -96,6 +96,19 @@ impl Encoder {
             decoded: Arc::new(Semaphore::new(kib(batch.decoded.as_u64()) as usize)),
             tasks,
         })
+    }
+
+    /// How busy the worker is, and how full.
+    pub(crate) fn load(&self) -> Load {
+        let figures = self.store.figures();
+        let room = |tier: TierFigures| Room { bytes: tier.bytes, most: tier.budget_bytes };
+        Load {
+            tiles: self.waiting_limit - self.waiting.available_permits(),
+            most_tiles: self.waiting_limit,
+            busy: self.device.busy(),
+            memory: room(figures.memory),
+            disk: figures.disk.map(room).unwrap_or_default(),
+        }
     }
 
     /// Makes sure that the features of an image are stored.

@@ -111,10 +111,10 @@ pub async fn build(settings: Settings, progress: impl Fn(Progress) + Send + 'sta
         rows: settings.store.rows,
         tasks: tasks.clone(),
     });
-    let vision = grpc::Handler { encoder: encoder.clone() };
+    let vision = grpc::Handler { encoder: encoder.clone(), draining: tasks.draining().clone() };
     let stored = Stored { encoder, columns: checkpoint.model.feature_channels(), tasks: tasks.clone() };
     let max_bytes = settings.image.max_file.as_usize();
-    let server = Server::new(settings.server)?
+    let server = Server::new(settings.server)
         .secure(tls)
         .with(vision.into_service(max_bytes))
         .with(grpc::store::Handler { stored, max_bytes }.into_service());

@@ -1,10 +1,11 @@
-//! Domain types of `Gateway`: conversations in, events out.
+//! Domain types of `Gateway`: conversations or prompts in, events out.
 
 mod encode;
 mod image_url;
 mod settings;
 mod wire;
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,31 +20,92 @@ pub use settings::{BeamSettings, Settings};
 /// Stop strings that one request may name.
 pub const MAX_STOP_STRINGS: usize = 16;
 
-/// A checked conversation.
+/// A checked request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerateRequest {
     /// As the client named it; may be empty.
     pub request_id: String,
-    /// At least one.
-    pub messages: Vec<Message>,
+    /// What is continued.
+    pub input: Input,
     /// What the client set.
     pub settings: Settings,
 }
 
-impl GenerateRequest {
-    /// True when some message shows an image.
+/// What the model is to continue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A conversation; at least one message. The checkpoint's chat template makes the prompt.
+    Conversation(Vec<Message>),
+    /// The prompt itself; at least one part. Text that spells a special token is that token.
+    Prompt(Vec<Part>),
+}
+
+impl Input {
+    /// Where it stands in a request.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Conversation(_) => "messages",
+            Self::Prompt(_) => "prompt",
+        }
+    }
+
+    /// All parts in order.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        let (messages, prompt): (&[Message], &[Part]) = match self {
+            Self::Conversation(messages) => (messages, &[]),
+            Self::Prompt(parts) => (&[], parts),
+        };
+        messages.iter().flat_map(|message| &message.parts).chain(prompt)
+    }
+
+    /// All parts in order.
+    pub fn parts_mut(&mut self) -> impl Iterator<Item = &mut Part> {
+        self.places_mut().map(|(_, part)| part)
+    }
+
+    /// All parts in order, with where each stands in a request.
+    pub fn places_mut(&mut self) -> impl Iterator<Item = (Place, &mut Part)> {
+        let (messages, prompt): (&mut [Message], &mut [Part]) = match self {
+            Self::Conversation(messages) => (messages, &mut []),
+            Self::Prompt(parts) => (&mut [], parts),
+        };
+        let said = messages.iter_mut().enumerate().flat_map(|(message, turn)| {
+            let parts = turn.parts.iter_mut().enumerate();
+            parts.map(move |(part, content)| (Place { message: Some(message), part }, content))
+        });
+        said.chain(prompt.iter_mut().enumerate().map(|(part, content)| (Place { message: None, part }, content)))
+    }
+
+    /// True when some part is an image.
     pub fn has_images(&self) -> bool {
-        self.messages.iter().flat_map(|message| &message.parts).any(|part| matches!(part, Part::Image(_)))
+        self.parts().any(|part| matches!(part, Part::Image(_)))
     }
 
     /// The handles that stand for images, in order of appearance.
     pub fn handles(&self) -> Vec<ImageKey> {
-        let parts = self.messages.iter().flat_map(|message| &message.parts);
         let handle = |part: &Part| match part {
             Part::Image(ImageSource::Stored(key)) => Some(*key),
             _ => None,
         };
-        parts.filter_map(handle).collect()
+        self.parts().filter_map(handle).collect()
+    }
+}
+
+/// Where a part stands in a request; shown as a path such as `messages[0].parts[1]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// In which message, if not in a prompt.
+    pub message: Option<usize>,
+    /// Which of its parts.
+    pub part: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.message {
+            Some(message) => write!(f, "messages[{message}].parts[{}]", self.part),
+            None => write!(f, "prompt[{}]", self.part),
+        }
     }
 }
 
@@ -67,7 +129,7 @@ pub enum Role {
     Assistant,
 }
 
-/// A piece of a message.
+/// A piece of a message or prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Plain text.
@@ -199,6 +261,8 @@ pub struct Timings {
     pub images_stored_before: usize,
     /// In the language worker that ended it: waiting.
     pub queue: Duration,
+    /// In the language worker: from being scheduled until every image's features had come. Part of `prefill`.
+    pub transfer: Duration,
     /// In the language worker: from being scheduled to the first new token.
     pub prefill: Duration,
     /// In the language worker: from the first new token to the last.

@@ -170,6 +170,8 @@ pub struct Load {
     pub tokens_per_second: f32,
     /// Share of prompt positions, since the start, that were not computed because their blocks were here.
     pub prefix_hit_rate: f32,
+    /// New tokens since the start.
+    pub new_tokens: u64,
 }
 
 impl GenerateRequest {

@@ -13,4 +13,4 @@ mod status;
 pub mod vision;
 
 pub use error::{Error, ErrorKind, FieldViolation, Result};
-pub use status::explain;
+pub use status::{ERROR_DETAILS, explain, http_status};

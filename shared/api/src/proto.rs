@@ -1,4 +1,5 @@
-//! Code generated from `proto/`. Named only here, in the services' `grpc` modules and in the gateway's `upstream`.
+//! Code generated from `proto/`. Named only here, in `shared/client`, in the services' `grpc` modules and in the gateway's
+//! `inference` and `upstream`.
 
 /// Every file of the contract as an encoded descriptor set, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -13,6 +14,11 @@ macro_rules! generated {
             }
         }
     };
+}
+
+/// Package `inference`: the Open Inference Protocol.
+pub mod inference {
+    tonic::include_proto!("inference");
 }
 
 generated!(embedding, "tessera.embedding.v1");

@@ -13,20 +13,23 @@ use crate::error::{Error, ErrorKind, FieldViolation};
 /// `google.rpc.ErrorInfo.domain` of every error.
 const DOMAIN: &str = "tessera";
 
-/// Kind and code, side by side, and the reason of a status that carries none. Read in both directions.
-const TABLE: [(ErrorKind, Code, &str); 12] = [
-    (ErrorKind::Invalid, Code::InvalidArgument, "UNSPECIFIED"),
-    (ErrorKind::Unauthenticated, Code::Unauthenticated, "UNSPECIFIED"),
-    (ErrorKind::Denied, Code::PermissionDenied, "UNSPECIFIED"),
-    (ErrorKind::NotFound, Code::NotFound, "UNSPECIFIED"),
-    (ErrorKind::Precondition, Code::FailedPrecondition, "UNSPECIFIED"),
-    (ErrorKind::Exhausted, Code::ResourceExhausted, "UNSPECIFIED"),
-    (ErrorKind::Unavailable, Code::Unavailable, "UNREACHABLE"),
-    (ErrorKind::Deadline, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
-    (ErrorKind::Cancelled, Code::Cancelled, "CANCELLED"),
-    (ErrorKind::Corrupt, Code::DataLoss, "UNSPECIFIED"),
-    (ErrorKind::Unsupported, Code::Unimplemented, "METHOD_UNKNOWN"),
-    (ErrorKind::Internal, Code::Internal, "UNSPECIFIED"),
+/// The messages that errors carry, as an encoded descriptor set: with it, tools that learn messages from reflection show them.
+pub const ERROR_DETAILS: &[u8] = tonic_types::pb::FILE_DESCRIPTOR_SET;
+
+/// Kind, code and HTTP's status, side by side, and the reason of a status that carries none. Read in both directions.
+const TABLE: [(ErrorKind, Code, u16, &str); 12] = [
+    (ErrorKind::Invalid, Code::InvalidArgument, 400, "UNSPECIFIED"),
+    (ErrorKind::Unauthenticated, Code::Unauthenticated, 401, "UNSPECIFIED"),
+    (ErrorKind::Denied, Code::PermissionDenied, 403, "UNSPECIFIED"),
+    (ErrorKind::NotFound, Code::NotFound, 404, "UNSPECIFIED"),
+    (ErrorKind::Precondition, Code::FailedPrecondition, 412, "UNSPECIFIED"),
+    (ErrorKind::Exhausted, Code::ResourceExhausted, 429, "UNSPECIFIED"),
+    (ErrorKind::Unavailable, Code::Unavailable, 503, "UNREACHABLE"),
+    (ErrorKind::Deadline, Code::DeadlineExceeded, 504, "DEADLINE_EXCEEDED"),
+    (ErrorKind::Cancelled, Code::Cancelled, 499, "CANCELLED"),
+    (ErrorKind::Corrupt, Code::DataLoss, 500, "UNSPECIFIED"),
+    (ErrorKind::Unsupported, Code::Unimplemented, 501, "METHOD_UNKNOWN"),
+    (ErrorKind::Internal, Code::Internal, 500, "UNSPECIFIED"),
 ];
 
 /// How the transport's own words begin when a request is no message of the contract.
@@ -42,6 +45,11 @@ const BROKEN: &str = "h2 protocol error";
 /// The status code of an error kind.
 pub(crate) fn code(kind: ErrorKind) -> Code {
     TABLE.iter().find(|row| row.0 == kind).map_or(Code::Internal, |row| row.1)
+}
+
+/// The status of an error kind in HTTP.
+pub fn http_status(kind: ErrorKind) -> u16 {
+    TABLE.iter().find(|row| row.0 == kind).map_or(500, |row| row.2)
 }
 
 /// The error kind of a status code, as a number on the wire.
@@ -61,7 +69,7 @@ fn kind(status: &Status) -> (ErrorKind, &'static str) {
         Code::Unknown => BROKEN_OFF,
         code => {
             let row = TABLE.iter().find(|row| row.1 == code);
-            row.map_or((ErrorKind::Internal, "UNSPECIFIED"), |row| (row.0, row.2))
+            row.map_or((ErrorKind::Internal, "UNSPECIFIED"), |row| (row.0, row.3))
         }
     }
 }
@@ -126,7 +134,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_one_code_and_comes_back_as_itself() {
-        for (kind, code, _) in TABLE {
+        for (kind, code, _, _) in TABLE {
             let status = Status::from(Error::new(kind, "A_REASON", "a message"));
             assert_eq!(status.code(), code);
             assert_eq!(Error::from(status).kind, kind);

@@ -60,6 +60,30 @@ pub struct Description {
     pub busy: Duration,
 }
 
+/// How busy a vision worker is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Tiles of images that wait or are being encoded.
+    pub tiles: usize,
+    /// How many there may be.
+    pub most_tiles: usize,
+    /// What the device has spent in forward passes since the worker started.
+    pub busy: Duration,
+    /// Features that are kept in memory.
+    pub memory: Room,
+    /// Features that are kept on the disk; no room where there is none.
+    pub disk: Room,
+}
+
+/// How full a place is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that are kept.
+    pub bytes: u64,
+    /// Bytes that may be kept.
+    pub most: u64,
+}
+
 impl TryFrom<proto::EncodeRequest> for EncodeRequest {
     type Error = Error;
 
@@ -144,6 +168,33 @@ impl TryFrom<proto::DescribeResponse> for Description {
     }
 }
 
+impl From<Load> for proto::LoadResponse {
+    fn from(load: Load) -> Self {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Self {
+            tiles: count(load.tiles),
+            most_tiles: count(load.most_tiles),
+            busy_microseconds: convert::micros(load.busy),
+            memory_bytes: load.memory.bytes,
+            most_memory_bytes: load.memory.most,
+            disk_bytes: load.disk.bytes,
+            most_disk_bytes: load.disk.most,
+        }
+    }
+}
+
+impl From<proto::LoadResponse> for Load {
+    fn from(load: proto::LoadResponse) -> Self {
+        Self {
+            tiles: load.tiles as usize,
+            most_tiles: load.most_tiles as usize,
+            busy: Duration::from_micros(load.busy_microseconds),
+            memory: Room { bytes: load.memory_bytes, most: load.most_memory_bytes },
+            disk: Room { bytes: load.disk_bytes, most: load.most_disk_bytes },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tessera_embedding::EncoderFingerprint;
@@ -161,5 +212,12 @@ mod tests {
             let unknown = proto::EncodeRequest { shape: 7, ..wire };
             assert_eq!(EncodeRequest::try_from(unknown).unwrap_err().reason, "SHAPE_INVALID");
         }
+    }
+
+    #[test]
+    fn a_report_survives_the_wire() {
+        let (memory, disk) = (Room { bytes: 4, most: 5 }, Room { bytes: 6, most: 7 });
+        let load = Load { tiles: 1, most_tiles: 2, busy: Duration::from_micros(3), memory, disk };
+        assert_eq!(Load::from(proto::LoadResponse::from(load)), load);
     }
 }

@@ -88,7 +88,13 @@ impl Probe {
     /// does that by itself.
     #[must_use]
     pub fn size_for(&self, source: Source) -> ImageSize {
-        if turns_upright(self.format, source) { self.size } else { self.stored }
+        if self.is_upright_for(source) { self.size } else { self.stored }
+    }
+
+    /// Whether decoding turns the image upright for `source`.
+    #[must_use]
+    pub fn is_upright_for(&self, source: Source) -> bool {
+        turns_upright(self.format, source)
     }
 }
 

@@ -89,6 +89,9 @@ pub enum PromptError {
     /// A conversation without messages.
     #[error("the conversation has no messages")]
     NoMessages,
+    /// A plain prompt of which no token is made.
+    #[error("the prompt has no tokens")]
+    EmptyPrompt,
     /// A message without content.
     #[error("message {index} has no content")]
     EmptyMessage {
@@ -146,7 +149,7 @@ impl PromptError {
             Self::NoTemplate { .. } | Self::InvalidTemplate { .. } | Self::Render { .. } => {
                 "CHECKPOINT_TEMPLATE_INVALID"
             }
-            Self::NoMessages | Self::EmptyMessage { .. } => "PROMPT_EMPTY",
+            Self::NoMessages | Self::EmptyPrompt | Self::EmptyMessage { .. } => "PROMPT_EMPTY",
             Self::Refused { .. } => "PROMPT_REFUSED_BY_TEMPLATE",
             Self::TooLong { .. } | Self::NoShield => "PROMPT_TOO_LONG",
             Self::ImageCount { .. } => "PROMPT_IMAGE_COUNT",

@@ -3,7 +3,8 @@
 //! A conversation becomes ids in three steps. The checkpoint's own chat template makes one text of it, with a
 //! placeholder where an image stands; the checkpoint's own tokenizer makes ids of that text; each placeholder's id is
 //! repeated once per image token. What a user wrote is only ever text: if it spells a special token, a `shield`
-//! is carried through the template so that the tokenizer does not take it for one.
+//! is carried through the template so that the tokenizer does not take it for one. Whoever has a prompt of their own gives it
+//! as it is, special tokens and all; only the second and third step are left then.
 
 mod detokenizer;
 mod error;

@@ -1,4 +1,4 @@
-//! From a conversation to ids, and back to text.
+//! From a conversation or a plain prompt to ids, and back to text.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use tessera_checkpoint::Checkpoint;
 
 use crate::detokenizer::{Detokenizer, Vocabulary};
 use crate::error::PromptError;
-use crate::message::Message;
+use crate::message::{Message, Part};
 use crate::template::ChatTemplate;
 use crate::tokenizer::PromptTokenizer;
 
@@ -75,6 +75,22 @@ impl Prompter {
         self.expand(&self.tokenizer.encode(&rendered)?, image_tokens)
     }
 
+    /// Makes ids of a plain prompt, without a template: its texts as one, with the image token where an image stands. A text
+    /// that spells a special token is that token, and start and end tokens are added as the tokenizer says, whatever the
+    /// text begins with: what the reference's processor makes of a text. `image_tokens` is as for [`Self::prompt`].
+    ///
+    /// # Errors
+    /// A prompt without a token; a text that spells the image token.
+    pub fn plain(&self, parts: &[Part], image_tokens: &[usize]) -> Result<Prompt, PromptError> {
+        let piece = |part| match part {
+            &Part::Image => self.tokenizer.image_token(),
+            Part::Text(text) => text,
+        };
+        let text: String = parts.iter().map(piece).collect();
+        let ids = self.tokenizer.encode_plain(&text)?;
+        if ids.is_empty() { Err(PromptError::EmptyPrompt) } else { self.expand(&ids, image_tokens) }
+    }
+
     /// Returns a detokenizer for one answer.
     pub fn detokenizer(&self) -> Detokenizer {
         Detokenizer::new(Arc::clone(&self.vocabulary))
@@ -88,6 +104,14 @@ impl Prompter {
         text
     }
 
+    /// Returns the text of these ids with the names of special tokens in it, as the reference decodes a prompt.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn decode_all(&self, ids: &[u32]) -> Result<String, PromptError> {
+        self.tokenizer.inner().decode(ids, false).map_err(|source| PromptError::Encode { source })
+    }
+
     /// Returns the text of one token by itself, its space included: U+FFFD for part of a character, the name of a special
     /// token, nothing for an id without a token.
     pub fn token_text(&self, id: u32) -> String {
@@ -95,9 +119,20 @@ impl Prompter {
         self.vocabulary.text(id).unwrap_or_else(special)
     }
 
+    /// Returns the bytes of one token by itself, its space included: the name of a special token, nothing for an id without
+    /// a token.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        self.vocabulary.bytes(id).map_or_else(|| self.token_text(id).into_bytes(), <[u8]>::to_vec)
+    }
+
     /// Returns one more than the tokenizer's largest id; the model's embedding table may have more rows.
     pub fn vocab_size(&self) -> usize {
         self.vocabulary.size()
+    }
+
+    /// Returns the text of the image token.
+    pub fn image_token(&self) -> &str {
+        self.tokenizer.image_token()
     }
 
     /// Returns the id of the image token.

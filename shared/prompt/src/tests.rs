@@ -3,6 +3,7 @@
 mod decoding;
 mod goldens;
 mod opening;
+mod plain;
 mod rendering;
 mod shielding;
 mod stopping;

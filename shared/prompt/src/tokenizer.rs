@@ -84,7 +84,16 @@ impl PromptTokenizer {
     /// Tokenises a rendered prompt. Start and end tokens are added as the tokenizer says, unless the text already starts
     /// with the start token.
     pub(crate) fn encode(&self, rendered: &str) -> Result<Vec<u32>, PromptError> {
-        let encoding = self.inner.encode_fast(rendered, self.adds_special_tokens(rendered));
+        self.encode_text(rendered, self.adds_special_tokens(rendered))
+    }
+
+    /// Tokenises a plain prompt. Start and end tokens are added as the tokenizer says.
+    pub(crate) fn encode_plain(&self, text: &str) -> Result<Vec<u32>, PromptError> {
+        self.encode_text(text, true)
+    }
+
+    fn encode_text(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, PromptError> {
+        let encoding = self.inner.encode_fast(text, add_special_tokens);
         Ok(encoding.map_err(|source| PromptError::Encode { source })?.get_ids().to_vec())
     }
 

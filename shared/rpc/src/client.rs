@@ -31,16 +31,20 @@ pub fn channel(url: &str) -> Result<Channel> {
 /// # Errors
 /// When `url` is neither `http://host:port` nor `https://host:port`.
 pub fn channel_with(url: &str, tls: &ClientTls) -> Result<Channel> {
-    let endpoint = endpoint(url)?;
+    Ok(channel_of(&endpoint(url)?, tls))
+}
+
+/// The same, of an endpoint, some of whose settings may be the caller's own.
+pub fn channel_of(endpoint: &Endpoint, tls: &ClientTls) -> Channel {
     if endpoint.uri().scheme_str() != Some(SECURE) {
-        return Ok(endpoint.connect_lazy());
+        return endpoint.connect_lazy();
     }
     let tls = tls.clone();
     let connect = move |uri| {
         let tls = tls.clone();
         async move { tls.connect(uri).await }
     };
-    Ok(endpoint.connect_with_connector_lazy(service_fn(connect)))
+    endpoint.connect_with_connector_lazy(service_fn(connect))
 }
 
 /// Makes what a channel is made of: the address with the settings of every connection. For callers that have a network

@@ -3,6 +3,7 @@
 pub mod client;
 mod deadline;
 mod files;
+mod reports;
 mod server;
 mod service;
 mod tasks;
@@ -10,6 +11,7 @@ mod tls;
 
 pub use deadline::Deadline;
 pub use files::{FileError, Files, Watched};
+pub use reports::report_interval;
 pub use server::{Server, ServerError, ServerSettings};
 pub use service::{Service, listen};
 pub use tasks::{Tasks, interrupted};

@@ -1,4 +1,4 @@
-//! One gRPC server: the service's routes, health and reflection on one port, and an orderly end.
+//! One server: the service's routes, health, reflection and, if there are any, routes of HTTP on one port, and an orderly end.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -8,16 +8,22 @@ use serde::{Deserialize, Serialize};
 use tessera_config::{Problems, Validate, duration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::body::Body;
+use tonic::codec::CompressionEncoding::Gzip;
 use tonic::codegen::{Body as HttpBody, Bytes, Service, StdError, http};
 use tonic::server::NamedService;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
+use tonic_health::pb::health_server;
 use tonic_health::server::HealthReporter;
+use tonic_reflection::pb::{v1, v1alpha};
+use tonic_reflection::server::Builder;
 use tower::util::MapResponseLayer;
 
 use tessera_api::proto::DESCRIPTORS;
+use tessera_api::{ERROR_DETAILS, Error, ErrorKind};
 
 use crate::files::FileError;
 use crate::tls::ServerTls;
@@ -84,6 +90,8 @@ pub struct Server {
     settings: ServerSettings,
     tls: Option<ServerTls>,
     routes: RoutesBuilder,
+    /// Of HTTP without gRPC.
+    http: Option<axum::Router>,
     /// Of the second address.
     probes: Routes,
     health: HealthReporter,
@@ -93,23 +101,13 @@ pub struct Server {
 
 impl Server {
     /// Makes a server with health and reflection.
-    ///
-    /// # Errors
-    /// [`ServerError::Reflection`] when the contract's descriptors are broken.
-    pub fn new(settings: ServerSettings) -> Result<Self, ServerError> {
+    pub fn new(settings: ServerSettings) -> Self {
         let (health, health_service) = tonic_health::server::health_reporter();
+        let health_service = health_service.accept_compressed(Gzip).send_compressed(Gzip);
         let mut routes = Routes::builder();
         let probes = Routes::new(health_service.clone());
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-        routes
-            .add_service(health_service)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?);
-        Ok(Self { settings, tls: None, routes, probes, health, names: vec![""] })
+        routes.add_service(health_service);
+        Self { settings, tls: None, routes, http: None, probes, health, names: vec![""] }
     }
 
     /// The bounds.
@@ -141,12 +139,22 @@ impl Server {
         self
     }
 
+    /// Serves HTTP/1.1 and HTTP/2 without gRPC, too. What neither has is answered in the asker's own terms.
+    #[must_use]
+    pub fn with_http(mut self, routes: axum::Router) -> Self {
+        self.http = Some(routes);
+        self
+    }
+
     /// Serves until `stop` is given, then lets requests in progress end for the time that the settings grant.
     ///
     /// # Errors
-    /// [`ServerError::Transport`] when the network fails, [`ServerError::Listen`] when the port for probes is not ours.
+    /// [`ServerError::Transport`] when the network fails, [`ServerError::Listen`] when the port for probes is not ours,
+    /// [`ServerError::Reflection`] when the contract's descriptors are broken.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), ServerError> {
-        let Self { settings, tls, routes, probes, health, names } = self;
+        let Self { settings, tls, mut routes, http, probes, health, names } = self;
+        reflect(&mut routes, &names)?;
+        let has_http = http.is_some();
         let answering = answer_probes(settings.health_listen, probes).await?;
         for &name in &names {
             health.set_service_status(name, ServingStatus::Serving).await;
@@ -160,11 +168,12 @@ impl Server {
             .initial_connection_window_size(WINDOW_BYTES * 4)
             .max_concurrent_streams(settings.streams_per_connection)
             .layer(MapResponseLayer::new(tessera_api::explain))
-            .add_routes(routes.routes());
+            .accept_http1(has_http)
+            .add_routes(together(routes.routes(), http));
         let stopped = stop.clone().cancelled_owned();
         let serving = async {
             match tls {
-                Some(tls) => router.serve_with_incoming_shutdown(tls.accept(incoming), stopped).await,
+                Some(tls) => router.serve_with_incoming_shutdown(tls.accept(incoming, has_http), stopped).await,
                 None => router.serve_with_incoming_shutdown(incoming, stopped).await,
             }
         };
@@ -182,6 +191,49 @@ impl Server {
             }
         }
     }
+}
+
+/// Tells clients what is served here, and of which messages: not of what the contract has besides.
+fn reflect(routes: &mut RoutesBuilder, names: &[&'static str]) -> Result<(), ServerError> {
+    let own = [health_server::SERVICE_NAME, v1::server_reflection_server::SERVICE_NAME];
+    let own = own.into_iter().chain([v1alpha::server_reflection_server::SERVICE_NAME]);
+    let named: Vec<_> = names.iter().copied().filter(|name| !name.is_empty()).chain(own).collect();
+    let builder = || {
+        let descriptors = [
+            DESCRIPTORS,
+            ERROR_DETAILS,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            v1::FILE_DESCRIPTOR_SET,
+            v1alpha::FILE_DESCRIPTOR_SET,
+        ];
+        let builder = descriptors.into_iter().fold(Builder::configure(), Builder::register_encoded_file_descriptor_set);
+        named.iter().fold(builder, |builder, name| builder.with_service_name(*name))
+    };
+    routes
+        .add_service(builder().build_v1()?.accept_compressed(Gzip).send_compressed(Gzip))
+        .add_service(builder().build_v1alpha()?.accept_compressed(Gzip).send_compressed(Gzip));
+    Ok(())
+}
+
+/// Routes of gRPC and of HTTP.
+fn together(grpc: Routes, http: Option<axum::Router>) -> Routes {
+    match http {
+        Some(http) => grpc.into_axum_router().merge(http).fallback(unknown).into(),
+        None => grpc,
+    }
+}
+
+/// What nobody serves: a method for those who speak gRPC, a page for the others.
+async fn unknown(request: http::Request<axum::body::Body>) -> http::Response<Body> {
+    let kind = request.headers().get(http::header::CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        let message = format!("nothing is served at {}", request.uri().path());
+        return Status::from(Error::new(ErrorKind::Unsupported, "METHOD_UNKNOWN", message)).into_http();
+    }
+    let text = format!("nothing is served at {}\n", request.uri().path());
+    let mut response = http::Response::new(Body::new(text));
+    *response.status_mut() = http::StatusCode::NOT_FOUND;
+    response
 }
 
 /// Serves health alone, without TLS, at a second address if there is one. What is returned ends only when it fails.

@@ -18,6 +18,7 @@ pub use settings::{TlsSettings, UpstreamTlsSettings};
 
 /// The one protocol that is spoken inside.
 const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
 
 /// The library of ciphers, named here and not by the process's default, which is whoever's comes first.
 fn provider() -> Arc<CryptoProvider> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::future::join_all;
-use tessera_api::gateway::{Event, GenerateRequest, ImageSource, Message, Part, Role, Settings};
+use tessera_api::gateway::{Event, GenerateRequest, ImageSource, Input, Message, Part, Role, Settings};
 use tessera_api::proto::gateway::v1 as proto;
 use tessera_api::proto::gateway::v1::gateway_client::GatewayClient;
 use tessera_api::{Error, ErrorKind};
@@ -147,10 +147,10 @@ impl Clients {
             parts.insert(0, Part::Image(ImageSource::File(file.freeze())));
         }
         let settings = Settings { max_tokens: Some(MAX_TOKENS), temperature: Some(0.0), ..Settings::default() };
-        let messages = vec![Message { role: Role::User, parts }];
+        let input = Input::Conversation(vec![Message { role: Role::User, parts }]);
         let request_id = format!("{number:x}");
         let mut request =
-            tonic::Request::new(proto::GenerateRequest::from(GenerateRequest { request_id, messages, settings }));
+            tonic::Request::new(proto::GenerateRequest::from(GenerateRequest { request_id, input, settings }));
         let token = format!("Bearer token-of-{}", self.tenant);
         request.metadata_mut().insert("authorization", token.parse().unwrap());
         time.into_iter().for_each(|time| request.set_timeout(time));

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt, stream};
 use tessera_anyres::ImageSize;
-use tessera_api::Error;
 use tessera_api::language::{self, Event, FinishReason, Finished, GenerateRequest, Load, Timings};
 use tessera_api::proto::language::v1 as language_proto;
 use tessera_api::proto::language::v1::language_worker_server::{LanguageWorker, LanguageWorkerServer};
 use tessera_api::proto::vision::v1 as vision_proto;
 use tessera_api::proto::vision::v1::vision_worker_server::{VisionWorker, VisionWorkerServer};
 use tessera_api::vision::{self, EncodeRequest, EncodeTimings, Encoded};
+use tessera_api::{Error, ErrorKind};
 use tessera_embedding::EncoderFingerprint;
 use tessera_rpc::Tasks;
 use tokio::net::TcpListener;
@@ -179,6 +179,8 @@ impl LanguageWorker for Language {
 
 #[tonic::async_trait]
 impl VisionWorker for Vision {
+    type LoadStream = Pin<Box<dyn Stream<Item = Result<vision_proto::LoadResponse, Status>> + Send>>;
+
     async fn encode(
         &self,
         request: Request<vision_proto::EncodeRequest>,
@@ -204,5 +206,9 @@ impl VisionWorker for Vision {
     ) -> Result<Response<vision_proto::DescribeResponse>, Status> {
         let (fingerprint, version) = (EncoderFingerprint::of(&[b"script"]), "script".into());
         Ok(Response::new(vision::Description { fingerprint, version, busy: Duration::ZERO }.into()))
+    }
+
+    async fn load(&self, _: Request<vision_proto::LoadRequest>) -> Result<Response<Self::LoadStream>, Status> {
+        Err(Error::new(ErrorKind::Unsupported, "METHOD_UNKNOWN", "it makes no reports").into())
     }
 }

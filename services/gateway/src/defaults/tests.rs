@@ -194,7 +194,8 @@ fn new_tokens_end_with_the_context() {
     });
     let (asked, silent) = (Settings { max_tokens: Some(50), ..Settings::default() }, Settings::default());
     let most = |settings, file: &_, prompt| {
-        lengths(settings, file, Room { default: 20, prompt, context: 100 }).map(|lengths| lengths.max.get())
+        lengths(settings, file, Room { field: "messages", default: 20, prompt, context: 100 })
+            .map(|lengths| lengths.max.get())
     };
     assert_eq!(most(&asked, &none, 10), Ok(50));
     assert_eq!(most(&asked, &none, 70), Ok(30));
@@ -208,7 +209,8 @@ fn a_least_length_is_the_requests_then_the_checkpoints() {
     let least = |min_tokens, min_new_tokens, min_length| {
         let settings = Settings { min_tokens, ..Settings::default() };
         let checkpoint = GenerationDefaults { min_new_tokens, min_length, ..GenerationDefaults::default() };
-        lengths(&settings, &checkpoint, Room { default: 20, prompt: 10, context: 100 }).map(|lengths| lengths.min)
+        lengths(&settings, &checkpoint, Room { field: "messages", default: 20, prompt: 10, context: 100 })
+            .map(|lengths| lengths.min)
     };
     assert_eq!(least(None, None, None), Ok(0));
     assert_eq!(least(Some(5), Some(7), Some(30)), Ok(5));

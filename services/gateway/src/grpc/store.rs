@@ -10,10 +10,12 @@ use tessera_api::proto::embedding::v1::embedding_store_server::{EmbeddingStore, 
 use tessera_api::{Error, Result};
 use tessera_embedding::Salt;
 use tessera_rpc::Deadline;
+use tonic::codec::CompressionEncoding::Gzip;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::encode::Encodes;
+use crate::front::Front;
 use crate::tenant::{Door, Tenants};
 
 /// What the service answers with.
@@ -27,10 +29,20 @@ pub(crate) struct Handler {
 }
 
 impl Handler {
+    /// The service of what stands behind all faces.
+    pub(crate) fn of(front: &Front) -> Self {
+        Self {
+            encodes: front.encodes.clone(),
+            tenants: Arc::clone(&front.tenants),
+            max_bytes: front.limits.request.as_usize(),
+        }
+    }
+
     /// Makes the service, with its bounds.
     pub(crate) fn into_service(self) -> InterceptedService<EmbeddingStoreServer<Self>, Door> {
         let (door, bytes) = (Door(Arc::clone(&self.tenants)), self.max_bytes);
-        InterceptedService::new(EmbeddingStoreServer::new(self).max_decoding_message_size(bytes), door)
+        let server = EmbeddingStoreServer::new(self).max_decoding_message_size(bytes);
+        InterceptedService::new(server.accept_compressed(Gzip).send_compressed(Gzip), door)
     }
 }
 

@@ -83,7 +83,7 @@ impl Client<'_> {
 
     async fn converse(&mut self) -> End {
         let (asked, mut request) = (self.asked, self.expected.request.clone());
-        let parts = request.messages.iter_mut().flat_map(|message| &mut message.parts);
+        let parts = request.input.parts_mut();
         for part in parts.filter(|_| asked.by_handle) {
             let Part::Image(source) = part else { continue };
             let ImageSource::File(file) = source.clone() else { continue };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tessera_api::gateway::{
-    Event, FinishReason, Finished, GenerateRequest, ImageSource, Logprobs, Message, Part, Role, Started,
+    Event, FinishReason, Finished, GenerateRequest, ImageSource, Input, Logprobs, Message, Part, Role, Started,
 };
 use tessera_api::language::{self, ImageReference};
 use tessera_embedding::{ImageKey, Salt};
@@ -61,8 +61,8 @@ impl Expected {
     pub(crate) fn of(preparer: &Arc<Preparer>, asked: &Asked) -> Self {
         let images = asked.images.iter().map(|&number| Part::Image(ImageSource::File(image(number))));
         let parts = images.chain([Part::Text(format!("What is {} about?", asked.id))]).collect();
-        let messages = vec![Message { role: Role::User, parts }];
-        let mut request = GenerateRequest { request_id: asked.id.clone(), messages, settings: asked.settings.clone() };
+        let input = Input::Conversation(vec![Message { role: Role::User, parts }]);
+        let mut request = GenerateRequest { request_id: asked.id.clone(), input, settings: asked.settings.clone() };
         let expected = Self::of_request(preparer, request.clone());
         let text = expected.told(0, usize::MAX, true).text;
         let places: Vec<usize> = text.char_indices().map(|(place, _)| place).collect();

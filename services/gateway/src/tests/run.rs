@@ -19,6 +19,7 @@ use super::machine::{Machine, Role};
 use super::network::Network;
 use super::schedule::{Asked, Schedule, befall};
 use super::world::World;
+use crate::grpc::Handler;
 use crate::prepare::Preparer;
 use crate::service::assemble;
 use crate::upstream::Upstream;
@@ -89,10 +90,10 @@ impl Bench {
             (urls(&world, true), urls(&world, false))
         };
         let tasks = Tasks::default();
-        let (handler, _) =
+        let front =
             assemble(&settings, self.preparer.clone(), self.image_token_id, ClientTls::default(), &tasks).unwrap();
-        let upstream = handler.upstream.clone();
-        let gateway = Gateway::new(handler.into_service());
+        let upstream = front.upstream.clone();
+        let gateway = Gateway::new(Handler(Arc::new(front)).into_service());
         if schedule.hedges {
             warm_up(&gateway).await;
         }

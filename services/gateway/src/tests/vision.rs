@@ -98,6 +98,8 @@ fn unscripted() -> Status {
 
 #[tonic::async_trait]
 impl VisionWorker for Worker {
+    type LoadStream = Pin<Box<dyn Stream<Item = Result<proto::LoadResponse, Status>> + Send>>;
+
     async fn encode(&self, request: Request<proto::EncodeRequest>) -> Result<Response<proto::EncodeResponse>, Status> {
         if self.life.draining.is_cancelled() {
             return Err(Error::draining().into());
@@ -109,6 +111,10 @@ impl VisionWorker for Worker {
     async fn describe(&self, _: Request<proto::DescribeRequest>) -> Result<Response<proto::DescribeResponse>, Status> {
         let description = Description { fingerprint: fingerprint(), version: "0".into(), busy: Duration::ZERO };
         Ok(Response::new(description.into()))
+    }
+
+    async fn load(&self, _: Request<proto::LoadRequest>) -> Result<Response<Self::LoadStream>, Status> {
+        Err(unscripted())
     }
 }
 

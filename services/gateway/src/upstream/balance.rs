@@ -108,6 +108,11 @@ impl Sequences {
         known.capacity.learn(&load);
     }
 
+    /// What it reported last, if it did since it was asked what it is.
+    pub(super) fn load(&self) -> Option<Load> {
+        self.known().load
+    }
+
     /// Takes note of a worker that makes no reports.
     pub(super) fn makes_no_reports(&self) {
         self.known().is_silent = true;

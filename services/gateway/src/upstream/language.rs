@@ -4,7 +4,7 @@ use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tessera_api::language::{Description, Event, GenerateRequest};
+use tessera_api::language::{Description, Event, GenerateRequest, Load};
 use tessera_api::proto::language::v1 as proto;
 use tessera_api::proto::language::v1::language_worker_client::LanguageWorkerClient;
 use tessera_api::{Error, ErrorKind, Result};
@@ -80,6 +80,7 @@ impl Kind for Language {
     type Description = Description;
     type Model = DecoderFingerprint;
     type Notes = Sequences;
+    type Load = Load;
 
     fn model(description: &Description) -> DecoderFingerprint {
         description.fingerprint
@@ -87,6 +88,10 @@ impl Kind for Language {
 
     fn version(description: &Description) -> &str {
         &description.version
+    }
+
+    fn load(notes: &Sequences) -> Option<Load> {
+        notes.load()
     }
 }
 

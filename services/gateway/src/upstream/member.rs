@@ -27,11 +27,15 @@ pub(super) trait Kind: Debug + Send + Sync + Sized + 'static {
     type Model: Clone + Debug + Display + PartialEq + Send + Sync;
     /// What the gateway remembers of a worker in order to give out work.
     type Notes: Debug + Default + Send + Sync;
+    /// What a worker reports of its load.
+    type Load: Clone + Debug + Send + Sync;
 
     /// What the worker runs.
     fn model(description: &Self::Description) -> Self::Model;
     /// The worker's version.
     fn version(description: &Self::Description) -> &str;
+    /// What the worker reported last, if it makes reports.
+    fn load(notes: &Self::Notes) -> Option<Self::Load>;
 }
 
 /// A worker that is listed, whatever its state.

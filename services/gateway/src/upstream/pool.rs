@@ -3,6 +3,7 @@
 mod life;
 mod model;
 mod roll;
+mod snapshot;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 pub(super) use life::Probe;
 use roll::{Row, State};
+pub(crate) use snapshot::{PoolSnapshot, Standing};
 
 use super::discovery::{Discovery, Look};
 use super::figures::Figures;

@@ -14,6 +14,11 @@ pub(crate) struct Room {
 }
 
 impl Upstream {
+    /// Whether both pools have a worker that takes work.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.vision.pool.available().is_empty() && !self.languages.pool.available().is_empty()
+    }
+
     /// Returns what the pools can take now.
     pub(crate) fn room(&self) -> Room {
         let language = self.languages.pool.available();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::future::try_join_all;
 use tessera_api::Result;
 use tessera_api::proto::vision::v1::vision_worker_client::VisionWorkerClient;
-use tessera_api::vision::{Description, EncodeRequest, Encoded};
+use tessera_api::vision::{Description, EncodeRequest, Encoded, Load};
 use tessera_embedding::{EncoderFingerprint, ImageKey};
 use tessera_rpc::{ClientTls, Deadline};
 use tokio::time::Instant;
@@ -26,6 +26,10 @@ const NEXT: usize = 3;
 /// Vision workers.
 #[derive(Debug)]
 pub(super) struct Vision;
+
+/// What a vision worker reported last.
+#[derive(Debug, Default)]
+pub(super) struct Reported(Mutex<Option<Load>>);
 
 /// The vision pool.
 #[derive(Debug)]
@@ -66,7 +70,8 @@ impl Kind for Vision {
     const POOL: &'static str = "vision";
     type Description = Description;
     type Model = EncoderFingerprint;
-    type Notes = ();
+    type Notes = Reported;
+    type Load = Load;
 
     fn model(description: &Description) -> EncoderFingerprint {
         description.fingerprint
@@ -74,6 +79,21 @@ impl Kind for Vision {
 
     fn version(description: &Description) -> &str {
         &description.version
+    }
+
+    fn load(notes: &Reported) -> Option<Load> {
+        *notes.lock()
+    }
+}
+
+impl Reported {
+    /// Takes a report, or that there is none any more.
+    pub(super) fn report(&self, load: Option<Load>) {
+        *self.lock() = load;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Load>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

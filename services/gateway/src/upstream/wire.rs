@@ -1,5 +1,6 @@
 //! How workers are asked what they are, and followed: `Describe`, grpc.health.v1, load reports.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tessera_api::proto::language::v1 as language_proto;
@@ -38,7 +39,10 @@ impl Probe<Vision> for Wire {
     }
 
     async fn follow(&self, member: &Member<Vision>, tell: &(dyn Fn(bool) + Send + Sync)) -> Error {
-        watch(member, tell).await
+        tokio::select! {
+            error = watch(member, tell) => error,
+            never = vision_reports(member) => match never {},
+        }
     }
 }
 
@@ -126,6 +130,26 @@ async fn reports(member: &Member<Language>) -> Error {
             Err(_) if missed => return silent(member),
             Err(_) => missed = true,
         }
+    }
+}
+
+/// Takes a vision worker's load reports, for whoever looks at the pool. They decide nothing: whether it is well, its health
+/// says. Waits for ever where it makes none.
+async fn vision_reports(member: &Member<Vision>) -> Infallible {
+    let mut client = VisionWorkerClient::new(member.channel.clone());
+    loop {
+        match client.load(vision_proto::LoadRequest::default()).await.map_err(failure) {
+            Ok(reports) => {
+                let mut reports = reports.into_inner();
+                while let Ok(Some(report)) = reports.message().await {
+                    member.notes.report(Some(report.into()));
+                }
+            }
+            Err(error) if error.kind == ErrorKind::Unsupported => return std::future::pending().await,
+            Err(_) => {}
+        }
+        member.notes.report(None);
+        tokio::time::sleep(SILENCE).await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use tessera_api::gateway::{Message, Role, Settings};
+use tessera_api::gateway::{Message, Role};
 use tessera_config::{ByteSize, ConfigErrors, EnvironmentSource, Sources, load};
 use tessera_testkit::picture;
 
@@ -59,19 +59,18 @@ fn fetcher(settings: UrlSettings) -> Fetcher<World> {
     Fetcher::new(settings, World::default()).unwrap()
 }
 
-fn asking(urls: &[String]) -> GenerateRequest {
+fn asking(urls: &[String]) -> Input {
     let image = |url: &String| Part::Image(ImageSource::Url(url.parse().unwrap()));
     let parts = urls.iter().map(image).chain([Part::Text("What?".into())]).collect();
-    let messages = vec![Message { role: Role::User, parts }];
-    GenerateRequest { request_id: String::new(), messages, settings: Settings::default() }
+    Input::Conversation(vec![Message { role: Role::User, parts }])
 }
 
 /// The file that a URL becomes.
 async fn fetch(fetcher: &Fetcher<World>, url: &str) -> Result<Bytes> {
     let mut request = asking(&[url.to_owned()]);
     fetcher.fetch(&mut request, ROOMY, Deadline::default()).await?;
-    match request.messages.remove(0).parts.remove(0) {
-        Part::Image(ImageSource::File(file)) => Ok(file),
+    match request.parts().next() {
+        Some(Part::Image(ImageSource::File(file))) => Ok(file.clone()),
         other => panic!("{other:?}"),
     }
 }

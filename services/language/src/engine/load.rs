@@ -49,6 +49,7 @@ impl Meter {
             running: counters.running,
             tokens_per_second: if seconds > 0.0 { tokens as f32 / seconds } else { 0.0 },
             prefix_hit_rate: counters.reused_positions as f32 / counters.prompt_positions.max(1) as f32,
+            new_tokens: counters.new_tokens,
         }
     }
 }

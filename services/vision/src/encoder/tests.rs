@@ -51,7 +51,7 @@ async fn an_image_whose_callers_left_keeps_no_place_in_the_queue() {
     {
         let mut first = pin!(encoder.encode(request(&encoder), Deadline::default()));
         let mut second = pin!(encoder.encode(request(&encoder), Deadline::default()));
-        while encoder.waiting.available_permits() == encoder.waiting_limit {
+        while encoder.load().tiles == 0 {
             assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
             tokio::task::yield_now().await;
         }
@@ -60,7 +60,11 @@ async fn an_image_whose_callers_left_keeps_no_place_in_the_queue() {
     assert_eq!(encoder.store.figures().open_keys, 0);
     drop(held);
     // The next caller begins anew.
+    let empty = encoder.load();
+    assert_eq!((empty.tiles, empty.memory.bytes, empty.disk), (0, 0, Room::default()));
     assert!(!encoder.encode(request(&encoder), Deadline::default()).await.unwrap().stored_before);
+    let full = encoder.load();
+    assert!(full.memory.bytes > 0 && full.memory.bytes < full.memory.most && full.busy > empty.busy, "{full:?}");
 }
 
 #[tokio::test]

@@ -79,24 +79,83 @@ pub struct BeamSettings {
     pub early_stopping: Option<EarlyStopping>,
 }
 
-impl TryFrom<proto::GenerationSettings> for Settings {
-    type Error = Error;
-
-    fn try_from(settings: proto::GenerationSettings) -> Result<Self> {
-        check_ends(&settings)?;
-        if let Some(temperature) = settings.temperature
+impl Settings {
+    /// Checks what can be seen to be wrong without the checkpoint, whatever protocol the settings came by.
+    ///
+    /// # Errors
+    /// Names the setting that is out of its range.
+    pub fn check(mut self) -> Result<Self> {
+        self.check_ends()?;
+        if let Some(temperature) = self.temperature
             && !(temperature >= 0.0 && temperature.is_finite())
         {
             return Err(out_of_range("settings.temperature", temperature, "0 or a number above it"));
         }
+        for (field, wanted) in
+            [("settings.logprobs", self.logprobs), ("settings.prompt_logprobs", self.prompt_logprobs)]
+        {
+            if let Some(wanted) = wanted.filter(|&wanted| wanted > MAX_LOGPROBS) {
+                return Err(out_of_range(field, wanted, &format!("at most {MAX_LOGPROBS}")));
+            }
+        }
+        let beams = self.beam_search.map(|search| search.beams);
+        for (field, count) in [("settings.samples", self.samples), ("settings.beam_search.beams", beams)] {
+            if let Some(count) = count.filter(|count| count.get() > MAX_SAMPLES) {
+                return Err(not_samples(field, count.get()));
+            }
+        }
+        self.constraint = self.constraint.map(|constraint| constraint.check("settings.constraint")).transpose()?;
+        Ok(self)
+    }
+
+    /// Checks what ends an answer, and what must not occur in it.
+    fn check_ends(&self) -> Result<()> {
+        let stop = &self.stop;
+        if stop.len() > MAX_STOP_STRINGS {
+            return Err(out_of_range("settings.stop", stop.len(), &format!("at most {MAX_STOP_STRINGS} strings")));
+        }
+        if let Some(index) = stop.iter().position(String::is_empty) {
+            return Err(Error::field("STOP_EMPTY", format!("settings.stop[{index}]"), "is empty"));
+        }
+        let tokens = self.stop_token_ids.len();
+        if tokens > MAX_STOP_TOKENS {
+            return Err(out_of_range("settings.stop_token_ids", tokens, &format!("at most {MAX_STOP_TOKENS} tokens")));
+        }
+        if let Some(index) = self.bad_words.iter().position(|run| !(1..=MAX_RUN).contains(&run.len())) {
+            let (field, tokens) = (format!("settings.bad_words[{index}]"), self.bad_words[index].len());
+            return Err(out_of_range(&field, tokens, &format!("between 1 and {MAX_RUN} tokens")));
+        }
+        if self.max_tokens == Some(0) {
+            return Err(out_of_range("settings.max_tokens", 0, "at least 1"));
+        }
+        match (self.min_tokens, self.max_tokens) {
+            (Some(min), Some(max)) if min > max => {
+                Err(out_of_range("settings.min_tokens", min, &format!("at most max_tokens, {max}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn not_samples(field: &str, count: usize) -> Error {
+    out_of_range(field, count, &format!("between 1 and {MAX_SAMPLES}"))
+}
+
+impl TryFrom<proto::GenerationSettings> for Settings {
+    type Error = Error;
+
+    fn try_from(settings: proto::GenerationSettings) -> Result<Self> {
         let generator = match settings.generator() {
             proto::Generator::Unspecified => Generator::Counter,
             proto::Generator::Torch => Generator::Torch,
         };
-        let samples = settings.samples.map(|samples| at_most_samples("settings.samples", samples)).transpose()?;
+        let samples = settings.samples.map(|samples| {
+            let samples = NonZeroUsize::new(samples as usize);
+            samples.ok_or_else(|| not_samples("settings.samples", 0))
+        });
         let mut logit_bias: Vec<(u32, f32)> = settings.logit_bias.into_iter().collect();
         logit_bias.sort_unstable_by_key(|(id, _)| *id);
-        Ok(Self {
+        let settings = Self {
             max_tokens: settings.max_tokens,
             min_tokens: settings.min_tokens,
             temperature: settings.temperature,
@@ -116,53 +175,13 @@ impl TryFrom<proto::GenerationSettings> for Settings {
             stop_token_ids: settings.stop_token_ids,
             include_stop: settings.include_stop,
             ignore_end: settings.ignore_end,
-            logprobs: at_most_logprobs("settings.logprobs", settings.logprobs)?,
-            prompt_logprobs: at_most_logprobs("settings.prompt_logprobs", settings.prompt_logprobs)?,
-            samples,
+            logprobs: settings.logprobs.map(|logprobs| logprobs as usize),
+            prompt_logprobs: settings.prompt_logprobs.map(|logprobs| logprobs as usize),
+            samples: samples.transpose()?,
             beam_search: settings.beam_search.map(TryInto::try_into).transpose()?,
             constraint: settings.constraint.map(TryInto::try_into).transpose()?,
-        })
-    }
-}
-
-/// Checks what ends an answer, and what must not occur in it.
-fn check_ends(settings: &proto::GenerationSettings) -> Result<()> {
-    let stop = &settings.stop;
-    if stop.len() > MAX_STOP_STRINGS {
-        return Err(out_of_range("settings.stop", stop.len(), &format!("at most {MAX_STOP_STRINGS} strings")));
-    }
-    if let Some(index) = stop.iter().position(String::is_empty) {
-        return Err(Error::field("STOP_EMPTY", format!("settings.stop[{index}]"), "is empty"));
-    }
-    let tokens = settings.stop_token_ids.len();
-    if tokens > MAX_STOP_TOKENS {
-        return Err(out_of_range("settings.stop_token_ids", tokens, &format!("at most {MAX_STOP_TOKENS} tokens")));
-    }
-    let length = |run: &proto::TokenRun| (1..=MAX_RUN).contains(&run.token_ids.len());
-    if let Some(index) = settings.bad_words.iter().position(|run| !length(run)) {
-        let (field, tokens) = (format!("settings.bad_words[{index}]"), settings.bad_words[index].token_ids.len());
-        return Err(out_of_range(&field, tokens, &format!("between 1 and {MAX_RUN} tokens")));
-    }
-    if settings.max_tokens == Some(0) {
-        return Err(out_of_range("settings.max_tokens", 0, "at least 1"));
-    }
-    match (settings.min_tokens, settings.max_tokens) {
-        (Some(min), Some(max)) if min > max => {
-            Err(out_of_range("settings.min_tokens", min, &format!("at most max_tokens, {max}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn at_most_samples(field: &str, value: u32) -> Result<NonZeroUsize> {
-    let samples = NonZeroUsize::new(value as usize).filter(|samples| samples.get() <= MAX_SAMPLES);
-    samples.ok_or_else(|| out_of_range(field, value, &format!("between 1 and {MAX_SAMPLES}")))
-}
-
-fn at_most_logprobs(field: &str, wanted: Option<u32>) -> Result<Option<usize>> {
-    match wanted.map(|wanted| wanted as usize) {
-        Some(wanted) if wanted > MAX_LOGPROBS => Err(out_of_range(field, wanted, &format!("at most {MAX_LOGPROBS}"))),
-        wanted => Ok(wanted),
+        };
+        settings.check()
     }
 }
 
@@ -176,7 +195,8 @@ impl TryFrom<proto::BeamSearch> for BeamSettings {
             proto::EarlyStopping::Always => Some(EarlyStopping::Always),
             proto::EarlyStopping::Never => Some(EarlyStopping::Never),
         };
-        let beams = at_most_samples("settings.beam_search.beams", search.beams)?;
+        let beams = NonZeroUsize::new(search.beams as usize);
+        let beams = beams.ok_or_else(|| not_samples("settings.beam_search.beams", 0))?;
         Ok(Self { beams, length_penalty: search.length_penalty, early_stopping })
     }
 }
@@ -185,13 +205,12 @@ impl TryFrom<proto::Constraint> for Constraint {
     type Error = Error;
 
     fn try_from(constraint: proto::Constraint) -> Result<Self> {
-        let constraint = match constraint.form.ok_or_else(|| missing("settings.constraint.form"))? {
+        Ok(match constraint.form.ok_or_else(|| missing("settings.constraint.form"))? {
             Form::JsonSchema(text) => Self::JsonSchema(text),
             Form::Regex(text) => Self::Regex(text),
             Form::Lark(text) => Self::Lark(text),
             Form::Choices(choices) => Self::Choices(choices.texts),
-        };
-        constraint.check("settings.constraint")
+        })
     }
 }
 

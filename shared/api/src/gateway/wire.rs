@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Event, FinishReason, Finished, GenerateRequest, ImagePlan, ImageSource, ImageUrlError, Logprobs, Message, Part,
-    Role, Started, Timings, TokenLogprob, Usage,
+    Event, FinishReason, Finished, GenerateRequest, ImagePlan, ImageSource, ImageUrlError, Input, Logprobs, Message,
+    Part, Role, Started, Timings, TokenLogprob, Usage,
 };
 use crate::convert::{self, count, micros, missing};
 use crate::error::{Error, Result};
@@ -14,15 +14,26 @@ impl TryFrom<proto::GenerateRequest> for GenerateRequest {
     type Error = Error;
 
     fn try_from(request: proto::GenerateRequest) -> Result<Self> {
-        if request.messages.is_empty() {
-            return Err(missing("messages"));
-        }
-        let messages = request.messages.into_iter().enumerate().map(|(index, message)| read_message(index, message));
         Ok(Self {
             request_id: request.request_id,
-            messages: messages.collect::<Result<_>>()?,
+            input: read_input(request.messages, request.prompt)?,
             settings: request.settings.unwrap_or_default().try_into()?,
         })
+    }
+}
+
+fn read_input(messages: Vec<proto::Message>, prompt: Vec<proto::Part>) -> Result<Input> {
+    match (messages.is_empty(), prompt.is_empty()) {
+        (true, true) => Err(missing("messages")),
+        (false, false) => {
+            Err(Error::field("INPUT_CONFLICT", "prompt", "there are messages, too: a request has one or the other"))
+        }
+        (false, true) => {
+            let messages = messages.into_iter().enumerate();
+            let messages = messages.map(|(index, message)| read_message(index, message));
+            Ok(Input::Conversation(messages.collect::<Result<_>>()?))
+        }
+        (true, false) => Ok(Input::Prompt(read_parts("prompt", prompt)?)),
     }
 }
 
@@ -36,38 +47,46 @@ fn read_message(index: usize, message: proto::Message) -> Result<Message> {
             return Err(Error::field("ROLE_INVALID", format!("messages[{index}].role"), description));
         }
     };
-    let mut parts = Vec::with_capacity(message.parts.len());
-    for (part_index, part) in message.parts.into_iter().enumerate() {
-        let field = || format!("messages[{index}].parts[{part_index}]");
-        parts.push(match part.content.ok_or_else(|| missing(&field()))? {
-            proto::part::Content::Text(text) => Part::Text(text),
-            proto::part::Content::Image(image) => match image.source {
-                Some(proto::image::Source::Data(data)) if !data.is_empty() => Part::Image(ImageSource::File(data)),
-                Some(proto::image::Source::Data(_)) => {
-                    return Err(Error::field("IMAGE_EMPTY", format!("{}.image.data", field()), "has no bytes"));
-                }
-                Some(proto::image::Source::Key(key)) => {
-                    Part::Image(ImageSource::Stored(convert::key(&format!("{}.image.key", field()), &key)?))
-                }
-                Some(proto::image::Source::Url(url)) => {
-                    let url = url.parse().map_err(|error: ImageUrlError| {
-                        Error::field("URL_INVALID", format!("{}.image.url", field()), error.to_string())
-                    })?;
-                    Part::Image(ImageSource::Url(url))
-                }
-                None => return Err(missing(&format!("{}.image.source", field()))),
-            },
-        });
-    }
-    Ok(Message { role, parts })
+    Ok(Message { role, parts: read_parts(&format!("messages[{index}].parts"), message.parts)? })
+}
+
+/// Reads the parts that stand in this field.
+fn read_parts(field: &str, parts: Vec<proto::Part>) -> Result<Vec<Part>> {
+    let parts = parts.into_iter().enumerate();
+    parts.map(|(index, part)| read_part(&format!("{field}[{index}]"), part)).collect()
+}
+
+fn read_part(field: &str, part: proto::Part) -> Result<Part> {
+    let image = match part.content.ok_or_else(|| missing(field))? {
+        proto::part::Content::Text(text) => return Ok(Part::Text(text)),
+        proto::part::Content::Image(image) => image,
+    };
+    let field = |name: &str| format!("{field}.image.{name}");
+    let source = match image.source.ok_or_else(|| missing(&field("source")))? {
+        proto::image::Source::Data(data) if data.is_empty() => {
+            return Err(Error::field("IMAGE_EMPTY", field("data"), "has no bytes"));
+        }
+        proto::image::Source::Data(data) => ImageSource::File(data),
+        proto::image::Source::Key(key) => ImageSource::Stored(convert::key(&field("key"), &key)?),
+        proto::image::Source::Url(url) => {
+            let wrong = |error: ImageUrlError| Error::field("URL_INVALID", field("url"), error.to_string());
+            ImageSource::Url(url.parse().map_err(wrong)?)
+        }
+    };
+    Ok(Part::Image(source))
 }
 
 impl From<GenerateRequest> for proto::GenerateRequest {
     fn from(request: GenerateRequest) -> Self {
+        let (messages, prompt) = match request.input {
+            Input::Conversation(messages) => (messages, Vec::new()),
+            Input::Prompt(parts) => (Vec::new(), parts),
+        };
         Self {
-            messages: request.messages.into_iter().map(Into::into).collect(),
+            messages: messages.into_iter().map(Into::into).collect(),
             settings: Some(request.settings.into()),
             request_id: request.request_id,
+            prompt: prompt.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -79,7 +98,13 @@ impl From<Message> for proto::Message {
             Role::User => proto::Role::User,
             Role::Assistant => proto::Role::Assistant,
         };
-        let part = |part| match part {
+        Self { role: role.into(), parts: message.parts.into_iter().map(Into::into).collect() }
+    }
+}
+
+impl From<Part> for proto::Part {
+    fn from(part: Part) -> Self {
+        let content = match part {
             Part::Text(text) => proto::part::Content::Text(text),
             Part::Image(image) => {
                 let source = match image {
@@ -90,8 +115,7 @@ impl From<Message> for proto::Message {
                 proto::part::Content::Image(proto::Image { source: Some(source) })
             }
         };
-        let parts = message.parts.into_iter().map(|p| proto::Part { content: Some(part(p)) });
-        Self { role: role.into(), parts: parts.collect() }
+        Self { content: Some(content) }
     }
 }
 
@@ -239,6 +263,7 @@ impl From<Finished> for proto::Finished {
                 prefill_microseconds: micros(timings.prefill),
                 decode_microseconds: micros(timings.decode),
                 continuations: count(timings.continuations),
+                transfer_microseconds: micros(timings.transfer),
             }),
             sample: count(finished.sample),
         }
@@ -273,6 +298,7 @@ impl TryFrom<proto::Finished> for Finished {
                 total: Duration::from_micros(timings.total_microseconds),
                 images_stored_before: timings.images_stored_before as usize,
                 queue: Duration::from_micros(timings.queue_microseconds),
+                transfer: Duration::from_micros(timings.transfer_microseconds),
                 prefill: Duration::from_micros(timings.prefill_microseconds),
                 decode: Duration::from_micros(timings.decode_microseconds),
                 continuations: timings.continuations as usize,
@@ -297,6 +323,7 @@ mod tests {
         let timings = Timings {
             prepare: Duration::from_micros(7),
             images_stored_before: 1,
+            transfer: Duration::from_micros(11),
             continuations: 3,
             ..Timings::default()
         };
@@ -318,10 +345,41 @@ mod tests {
             ImageSource::Stored(key),
             ImageSource::Url("https://a.test/b.png?signature=c".parse().unwrap()),
         ] {
-            let messages = vec![Message { role: Role::User, parts: vec![Part::Image(source)] }];
-            let request = GenerateRequest { request_id: "a".into(), messages, settings: Settings::default() };
-            assert_eq!(GenerateRequest::try_from(proto::GenerateRequest::from(request.clone())).unwrap(), request);
+            let parts = vec![Part::Text("a".into()), Part::Image(source)];
+            let message = Message { role: Role::User, parts: parts.clone() };
+            for input in [Input::Conversation(vec![message]), Input::Prompt(parts)] {
+                let request = GenerateRequest { request_id: "a".into(), input, settings: Settings::default() };
+                assert_eq!(GenerateRequest::try_from(proto::GenerateRequest::from(request.clone())).unwrap(), request);
+            }
         }
+    }
+
+    #[test]
+    fn a_request_has_messages_or_a_prompt() {
+        let part = || proto::Part { content: Some(proto::part::Content::Text("a".into())) };
+        let message = || proto::Message { role: proto::Role::User.into(), parts: vec![part()] };
+        let wrong = |messages, prompt| {
+            let request = proto::GenerateRequest { messages, prompt, ..proto::GenerateRequest::default() };
+            let error = GenerateRequest::try_from(request).unwrap_err();
+            (error.reason.into_owned(), error.fields[0].field.clone())
+        };
+        assert_eq!(wrong(vec![], vec![]), ("FIELD_MISSING".into(), "messages".into()));
+        assert_eq!(wrong(vec![message()], vec![part()]), ("INPUT_CONFLICT".into(), "prompt".into()));
+        assert_eq!(wrong(vec![], vec![part(), proto::Part::default()]), ("FIELD_MISSING".into(), "prompt[1]".into()));
+    }
+
+    #[test]
+    fn every_part_has_its_path() {
+        let parts = || vec![Part::Text("a".into()), Part::Text("b".into())];
+        let message = || Message { role: Role::User, parts: parts() };
+        let mut conversation = Input::Conversation(vec![message(), message()]);
+        let paths = |input: &mut Input| input.places_mut().map(|(place, _)| place.to_string()).collect::<Vec<_>>();
+        let all = ["messages[0].parts[0]", "messages[0].parts[1]", "messages[1].parts[0]", "messages[1].parts[1]"];
+        assert_eq!(paths(&mut conversation), all);
+        assert_eq!((conversation.parts().count(), conversation.parts_mut().count()), (4, 4));
+        let mut prompt = Input::Prompt(parts());
+        assert_eq!(paths(&mut prompt), ["prompt[0]", "prompt[1]"]);
+        assert_eq!((prompt.parts().count(), prompt.parts_mut().count()), (2, 2));
     }
 
     #[test]

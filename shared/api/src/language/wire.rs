@@ -277,6 +277,7 @@ impl From<Load> for proto::LoadResponse {
             running: count(load.running),
             tokens_per_second: load.tokens_per_second,
             prefix_hit_rate: load.prefix_hit_rate,
+            new_tokens: load.new_tokens,
         }
     }
 }
@@ -290,6 +291,7 @@ impl From<proto::LoadResponse> for Load {
             running: load.running as usize,
             tokens_per_second: load.tokens_per_second,
             prefix_hit_rate: load.prefix_hit_rate,
+            new_tokens: load.new_tokens,
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{HTTP2, TlsSettings, authorities, certificates, key, provider, versions};
+use super::{HTTP1, HTTP2, TlsSettings, authorities, certificates, key, provider, versions};
 use crate::files::{FileError, Files, Watched};
 use crate::tasks::Tasks;
 
@@ -42,13 +42,18 @@ impl ServerTls {
         Watched::start(files, config, tasks).map(|config| Some(Self(config)))
     }
 
-    /// Shakes hands with whoever comes, many at a time. A connection that fails to is closed.
+    /// Shakes hands with whoever comes, many at a time. A connection that fails to is closed. `http1`: HTTP/1.1 is spoken, too.
     pub(crate) fn accept(
         self,
         incoming: impl Stream<Item = io::Result<TcpStream>> + Send,
+        http1: bool,
     ) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>> + Send {
         let handshakes = incoming.map(move |accepted| {
-            let acceptor = TlsAcceptor::from(self.0.current());
+            let mut config = self.0.current();
+            if http1 {
+                Arc::make_mut(&mut config).alpn_protocols.push(HTTP1.to_vec());
+            }
+            let acceptor = TlsAcceptor::from(config);
             async move {
                 match accepted {
                     Ok(stream) => handshake(acceptor, stream).await.map(Ok),

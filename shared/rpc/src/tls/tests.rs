@@ -45,7 +45,7 @@ impl World {
         let tls = ServerTls::start(&settings, &self.tasks).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Server::new(ServerSettings::default()).unwrap().secure(tls);
+        let server = Server::new(ServerSettings::default()).secure(tls);
         self.tasks.spawn(server.serve(listener, self.tasks.stop().clone()));
         address
     }
@@ -109,7 +109,7 @@ async fn who_does_not_speak_tls_is_not_let_in() {
     assert_eq!(check(&plain).await.unwrap_err().kind, ErrorKind::Unavailable);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let plain = listener.local_addr().unwrap();
-    let server = Server::new(ServerSettings::default()).unwrap();
+    let server = Server::new(ServerSettings::default());
     world.tasks.spawn(server.serve(listener, world.tasks.stop().clone()));
     assert_unreachable(world.check(&format!("https://{plain}"), &world.client(None)).await, "not trusted");
 }
@@ -137,7 +137,7 @@ async fn probes_need_no_certificate_at_an_address_of_their_own() {
     let probes = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = ServerSettings { health_listen: Some(probes), ..ServerSettings::default() };
-    let server = Server::new(settings).unwrap().secure(tls);
+    let server = Server::new(settings).secure(tls);
     world.tasks.spawn(server.serve(listener, world.tasks.stop().clone()));
     let plain = client::channel(&format!("http://{probes}")).unwrap();
     let answered = async {

@@ -16,6 +16,7 @@ impl Kind for Letters {
     type Description = char;
     type Model = char;
     type Notes = ();
+    type Load = ();
 
     fn model(description: &char) -> char {
         *description
@@ -23,6 +24,10 @@ impl Kind for Letters {
 
     fn version(_: &char) -> &'static str {
         "test"
+    }
+
+    fn load((): &()) -> Option<()> {
+        None
     }
 }
 
@@ -428,4 +433,32 @@ async fn a_worker_that_says_nothing_is_unreachable_for_whoever_has_time() {
     tokio::time::sleep(SECOND).await;
     let error = cast.members().await.unwrap_err();
     assert_eq!((error.kind, error.reason.as_ref()), (ErrorKind::Unavailable, "UNREACHABLE"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_looks_sees_how_each_worker_is_and_why() {
+    let cast = Cast::of("aab-");
+    let standings = || {
+        let workers = cast.pool.snapshot().workers;
+        workers.into_iter().map(|worker| (worker.standing, worker.why)).collect::<Vec<_>>()
+    };
+    assert_eq!(standings(), [(); 4].map(|()| (Standing::New, None)));
+    cast.members().await.unwrap();
+    let lost = (Standing::Lost, Some("connection refused".to_owned()));
+    let other = (Standing::KeptOut, Some("it runs another model: b".to_owned()));
+    assert_eq!(standings(), [(Standing::Ready, None), (Standing::Ready, None), other.clone(), lost.clone()]);
+    cast.change(1, |script| script.refuses = true);
+    pass(MOMENT).await;
+    assert_eq!(standings()[1], (Standing::Refusing, Some("it says that it takes no work".to_owned())));
+    for _ in 0..3 {
+        cast.fail(0);
+        pass(GAP).await;
+    }
+    assert_eq!(standings()[0], (Standing::Ejected, lost.1));
+    let snapshot = cast.pool.snapshot();
+    assert_eq!((snapshot.model.as_deref(), snapshot.ejections), (Some("a"), 1));
+    let call = cast.member(0).call();
+    let worker = &cast.pool.snapshot().workers[0];
+    assert_eq!((&*worker.url, worker.version.as_deref(), worker.in_flight), (URLS[0], Some("test"), 1));
+    drop(call);
 }
