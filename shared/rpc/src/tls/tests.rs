@@ -1,14 +1,20 @@
 //! A server with TLS on a loopback port, and clients that are believed or not.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tempfile::TempDir;
 use tessera_api::{Error, ErrorKind};
 use tessera_config::{Problems, Validate};
 use tessera_testkit::{Authority, Identity};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -40,14 +46,34 @@ impl World {
 
     /// Serves health with this certificate; who is let in is decided by `client_ca`.
     async fn serve(&self, identity: &Identity, client_ca: &Path) -> SocketAddr {
+        self.serve_by(Server::new(ServerSettings::default()), identity, client_ca).await
+    }
+
+    async fn serve_by(&self, server: Server, identity: &Identity, client_ca: &Path) -> SocketAddr {
         let Identity { certificate, key } = identity.clone();
         let settings = TlsSettings { certificate, key, client_ca: client_ca.to_owned(), refresh: REFRESH };
         let tls = ServerTls::start(&settings, &self.tasks).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Server::new(ServerSettings::default()).secure(tls);
-        self.tasks.spawn(server.serve(listener, self.tasks.stop().clone()));
+        self.tasks.spawn(server.secure(tls).serve(listener, self.tasks.stop().clone()));
         address
+    }
+
+    /// What somebody gets who speaks HTTP/1.1: the protocol that was agreed on, and the response.
+    async fn get(&self, address: SocketAddr, path: &str) -> io::Result<(Option<Vec<u8>>, String)> {
+        let roots = authorities("ca", &std::fs::read(&self.ca)?).unwrap();
+        let builder = versions(ClientConfig::builder_with_provider(provider())).unwrap();
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![HTTP1.to_vec()];
+        let name = ServerName::IpAddress(address.ip().into());
+        let stream = TcpStream::connect(address).await?;
+        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let agreed = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        let request = format!("GET {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await?;
+        Ok((agreed, response))
     }
 
     /// What believes our authority, and shows this.
@@ -112,6 +138,28 @@ async fn who_does_not_speak_tls_is_not_let_in() {
     let server = Server::new(ServerSettings::default());
     world.tasks.spawn(server.serve(listener, world.tasks.stop().clone()));
     assert_unreachable(world.check(&format!("https://{plain}"), &world.client(None)).await, "not trusted");
+}
+
+#[tokio::test]
+async fn http_is_spoken_beside_grpc_where_it_is_served() {
+    let world = World::new();
+    let identity = world.issue("server", &["127.0.0.1"]);
+    let page = axum::Router::new().route("/page", axum::routing::get(async || "a page"));
+    let server = Server::new(ServerSettings::default()).with_http(page);
+    let both = world.serve_by(server, &identity, Path::new("")).await;
+    let (agreed, response) = world.get(both, "/page").await.unwrap();
+    assert_eq!(agreed.as_deref(), Some(HTTP1));
+    assert!(response.starts_with("HTTP/1.1 200 ") && response.ends_with("a page"), "{response}");
+    let (_, response) = world.get(both, "/elsewhere").await.unwrap();
+    assert!(
+        response.starts_with("HTTP/1.1 404 ") && response.contains("nothing is served at /elsewhere"),
+        "{response}"
+    );
+    world.check(&format!("https://{both}"), &world.client(None)).await.unwrap();
+
+    let grpc_only = world.serve(&identity, Path::new("")).await;
+    let refused = world.get(grpc_only, "/page").await.unwrap_err();
+    assert!(refused.to_string().contains("NoApplicationProtocol"), "{refused}");
 }
 
 #[tokio::test]
