@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
 use tessera_api::language::{Description, Event, Load};
 use tessera_api::proto::language::v1 as proto;
@@ -36,6 +36,8 @@ struct Endless {
     open: Arc<AtomicUsize>,
     /// Whether it tells of samples that nobody asked for.
     strays: Arc<AtomicBool>,
+    /// Whether it tells nothing.
+    silent: Arc<AtomicBool>,
 }
 
 /// Counts a sequence until its stream is let go.
@@ -55,6 +57,13 @@ impl LanguageWorker for Endless {
     async fn generate(&self, _: Request<proto::GenerateRequest>) -> Result<Response<Self::GenerateStream>, Status> {
         self.open.fetch_add(1, Ordering::Relaxed);
         let held = Held(Arc::clone(&self.open));
+        if self.silent.load(Ordering::Relaxed) {
+            let nothing = stream::pending().map(move |event| {
+                let _held = &held;
+                event
+            });
+            return Ok(Response::new(nothing.boxed()));
+        }
         let strays = Arc::clone(&self.strays);
         let tokens = IntervalStream::new(tokio::time::interval(STEP)).map(move |_| {
             let _held = &held;
@@ -178,6 +187,22 @@ async fn read_events(stream: &mut TcpStream, count: usize) {
         assert!(read > 0, "the stream ended: {text}");
         text.push_str(&String::from_utf8_lossy(&buffer[..read]));
     }
+}
+
+#[test]
+fn a_stream_on_which_nothing_comes_says_that_it_goes_on() {
+    limited(async {
+        let bench = Bench::start().await;
+        bench.worker.silent.store(true, Ordering::Relaxed);
+        let mut stream = bench.chat(&question(true)).await;
+        let (mut text, mut buffer) = (String::new(), [0; 4096]);
+        while !text.contains("\n: ") {
+            let read = stream.read(&mut buffer).await.unwrap();
+            assert!(read > 0, "the stream ended: {text}");
+            text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        }
+        assert_eq!((text.matches("data: {").count(), bench.worker.open.load(Ordering::Relaxed)), (1, 1), "{text}");
+    });
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! request.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, HeaderValue, header};
@@ -17,6 +18,10 @@ use crate::http::Failure;
 
 /// What ends a stream that is whole.
 const DONE: &[u8] = b"data: [DONE]\n\n";
+/// A comment, which clients pass over: to proxies a connection on which nothing comes is dead.
+const PATIENCE: &[u8] = b": the answer goes on\n\n";
+/// How long nothing comes before that.
+const SILENCE: Duration = Duration::from_secs(15);
 /// Of the response.
 const HEADERS: [(HeaderName, HeaderValue); 3] = [
     (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
@@ -69,7 +74,10 @@ impl<F: Form> Sending<F> {
     /// Waits until there is something to send; returns whether nothing comes after it.
     async fn next(&mut self) -> bool {
         while self.text.is_empty() {
-            let event = self.begun.events.next().await;
+            let Ok(event) = tokio::time::timeout(SILENCE, self.begun.events.next()).await else {
+                self.text.extend_from_slice(PATIENCE);
+                return false;
+            };
             if let Err(error) = event.unwrap_or_else(|| Err(cut_off())).and_then(|event| self.tell(event)) {
                 let failure = Failure(self.begun.words.of(error));
                 frame(&mut self.text, &failure.body());
