@@ -1,4 +1,4 @@
-//! Stored artifacts that somebody changed: none is read, and none is read as another one.
+//! Stored artifacts that somebody changed: none is read as another one. How a header's JSON is spaced is not part of what it says.
 
 use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
@@ -44,10 +44,12 @@ proptest! {
     #[test]
     fn a_changed_artifact_is_refused_in_little_memory(file in damaged(CORPUS.clone())) {
         let is_whole = CORPUS.contains(&file);
+        let is_of_the_corpus = |artifact: &Artifact| CORPUS.iter().any(|one| *one == artifact.to_bytes(&key()));
         let length = file.len();
         let file = bytes::Bytes::from(file);
         let (read, taken) = peak(|| Artifact::from_bytes(&file, &key()));
-        prop_assert_eq!(read.is_ok(), is_whole, "{:?}", read);
+        prop_assert!(!is_whole || read.is_ok(), "{:?}", read);
+        prop_assert!(read.as_ref().map_or(true, is_of_the_corpus), "{:?}", read);
         prop_assert!(taken < 8 * length + (64 << 10), "{} bytes for {}", taken, length);
         // Its header alone may be whole, but then it is one of those that there are.
         let (header, taken) = peak(|| ArtifactHeader::read(&file, length as u64));

@@ -174,3 +174,19 @@ proptest! {
         prop_assert!(Artifact::from_bytes(&bytes.into(), &key()).is_err());
     }
 }
+
+#[test]
+fn a_header_that_is_spaced_otherwise_says_the_same() {
+    let mut padded = 0;
+    for artifact in all() {
+        let written = artifact.to_bytes(&key());
+        let start = written.len() - artifact.bytes();
+        if written[start - 1] == b' ' {
+            let mut file = written.to_vec();
+            file[start - 1] = b'\t';
+            assert_eq!(Artifact::from_bytes(&file.into(), &key()).unwrap(), artifact);
+            padded += 1;
+        }
+    }
+    assert!(padded > 0, "one of these headers is padded");
+}
