@@ -1,6 +1,8 @@
 //! The Open Inference Protocol over the wire, in front of a language worker without a model.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails it by panicking")]
 
+#[path = "workers/held.rs"]
+mod held;
 #[path = "inference/worker.rs"]
 mod worker;
 

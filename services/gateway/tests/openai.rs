@@ -2,6 +2,9 @@
 //! worker here counts the sequences that it has, and tells a token of each, again and again, until it is let go.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails it by panicking")]
 
+#[path = "workers/held.rs"]
+mod held;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
+use held::Held;
+
 /// Between two tokens.
 const STEP: Duration = Duration::from_millis(20);
 /// A test that hangs fails.
@@ -40,23 +45,13 @@ struct Endless {
     silent: Arc<AtomicBool>,
 }
 
-/// Counts a sequence until its stream is let go.
-struct Held(Arc<AtomicUsize>);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[tonic::async_trait]
 impl LanguageWorker for Endless {
     type GenerateStream = Pin<Box<dyn Stream<Item = Result<proto::GenerateResponse, Status>> + Send>>;
     type LoadStream = Pin<Box<dyn Stream<Item = Result<proto::LoadResponse, Status>> + Send>>;
 
     async fn generate(&self, _: Request<proto::GenerateRequest>) -> Result<Response<Self::GenerateStream>, Status> {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        let held = Held(Arc::clone(&self.open));
+        let held = Held::of(&self.open);
         if self.silent.load(Ordering::Relaxed) {
             let nothing = stream::pending().map(move |event| {
                 let _held = &held;

@@ -2,6 +2,9 @@
 //! go, so the gateway's line fills.
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails it by panicking")]
 
+#[path = "workers/held.rs"]
+mod held;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,6 +29,8 @@ use tonic::transport::Channel;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
+use held::Held;
+
 /// Long enough for whatever happens at once, on a busy machine too.
 const MOMENT: Duration = Duration::from_millis(500);
 /// A test that hangs fails.
@@ -42,15 +47,6 @@ struct Holding {
     asked: Arc<AtomicUsize>,
 }
 
-/// Counts a sequence until its stream is let go.
-struct Held(Arc<AtomicUsize>);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[tonic::async_trait]
 impl LanguageWorker for Holding {
     type GenerateStream = Pin<Box<dyn Stream<Item = Result<proto::GenerateResponse, Status>> + Send>>;
@@ -58,8 +54,7 @@ impl LanguageWorker for Holding {
 
     async fn generate(&self, _: Request<proto::GenerateRequest>) -> Result<Response<Self::GenerateStream>, Status> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        self.open.fetch_add(1, Ordering::Relaxed);
-        let held = Held(Arc::clone(&self.open));
+        let held = Held::of(&self.open);
         let nothing = stream::pending().map(move |event: Result<_, Status>| {
             let _held = &held;
             event

@@ -15,6 +15,8 @@ use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
+use crate::held::Held;
+
 /// New tokens of an answer that is never told to its end.
 pub(crate) const HELD: u32 = 100;
 /// New tokens of an answer that breaks after its first.
@@ -27,15 +29,6 @@ pub(crate) struct Worker {
     pub(crate) open: Arc<AtomicUsize>,
     /// Those that it ever had.
     pub(crate) asked: Arc<AtomicUsize>,
-}
-
-/// Counts a sequence until its stream is let go.
-struct Open(Arc<AtomicUsize>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Worker {
@@ -79,8 +72,7 @@ impl LanguageWorker for Worker {
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let request = GenerateRequest::try_from(request.into_inner())?;
         self.asked.fetch_add(1, Ordering::Relaxed);
-        self.open.fetch_add(1, Ordering::Relaxed);
-        let open = Open(Arc::clone(&self.open));
+        let open = Held::of(&self.open);
         let is_held = request.max_new_tokens.get() == HELD as usize;
         let events = stream::iter(generate(&request)).map(|event| Ok(event?.into()));
         let rest = if is_held { stream::pending().boxed() } else { stream::empty().boxed() };
